@@ -1,0 +1,7 @@
+"""``python -m mxa``."""
+
+import sys
+
+from mxa.cli import main
+
+sys.exit(main())

@@ -1,0 +1,290 @@
+"""The command line: parses, calls one function, prints. Exit codes: 0 good, 1 the job failed, 2 wrong usage."""
+
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from mxa.data.options import DataOptions, read
+from mxa.errors import ConfigError, MxaError
+from mxa.training.config import TrainConfig
+from mxa.version import __version__
+
+DESCRIPTION = """Small, fast multi-label classifiers for chest radiographs (EfficientViT with the MXA block).
+
+No data at hand?   mxa demo
+Your own data:     mxa data check ROOT --dataset chexpert
+                   mxa train --config configs/mxa.yaml --data.root ROOT --out runs/first
+                   mxa evaluate runs/first/model --data ROOT --split valid --out runs/first/valid
+                   mxa predict runs/first/model IMAGES --out predictions.csv
+
+`mxa COMMAND --help` explains each option. Research software; not for clinical use."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    logging.basicConfig(format="%(message)s", stream=sys.stderr)
+    logging.getLogger("mxa").setLevel(logging.INFO)
+    args = _parser().parse_args(argv)
+    command, options = _chosen(args)
+    try:
+        return COMMANDS[command](options)
+    except ConfigError as error:
+        print(f"mxa {command}: {error}", file=sys.stderr)
+        return 2
+    except MxaError as error:
+        print(f"mxa {command}: {error}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> ArgumentParser:
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    parser = ArgumentParser(allow_abbrev=False, prog="mxa", description=DESCRIPTION, version=__version__)
+    commands = parser.add_subcommands(dest="command")
+    commands.add_subcommand("train", _train_parser(), help="train a model and save it with its validation figures")
+    commands.add_subcommand("evaluate", _evaluate_parser(), help="score a saved model on a labelled data set")
+    commands.add_subcommand("predict", _predict_parser(), help="probabilities for image files and folders")
+    commands.add_subcommand(
+        "demo", _demo_parser(), help="phantom data, two models, a report: the whole way without any data"
+    )
+    data = ArgumentParser(allow_abbrev=False, description="Make and check data sets.")
+    commands.add_subcommand("data", data, help="make and check data sets")
+    data_commands = data.add_subcommands(dest="subcommand")
+    data_commands.add_subcommand(
+        "phantom", _phantom_parser(), help="draw a data set of phantom radiographs in CheXpert's layout"
+    )
+    data_commands.add_subcommand("check", _check_parser(), help="look for broken images and labels")
+    return parser
+
+
+def _chosen(args: Namespace) -> tuple[str, Namespace]:
+    """The command's full name and its own options."""
+    command, options = args.command, args[args.command]
+    if command == "data":
+        return f"data {options.subcommand}", options[options.subcommand]
+    return command, options
+
+
+# ------------------------------------------------------------------- options
+
+
+def _train_parser() -> ArgumentParser:
+    parser = ArgumentParser(
+        allow_abbrev=False,
+        description="Train one model. Every option can stand in a YAML file (--config) and be overridden behind it: "
+        "mxa train --config configs/mxa.yaml --data.root ROOT --optim.epochs 10",
+    )
+    parser.add_argument("--config", action="config", help="YAML file with any of the options below")
+    parser.add_argument("--resume", action="store_true", help="go on with an interrupted run from its last checkpoint")
+    parser.add_class_arguments(TrainConfig)
+    return parser
+
+
+def _add_data_options(parser: ArgumentParser, skip: set[str]) -> None:
+    parser.add_class_arguments(DataOptions, skip=skip | {"root"})
+
+
+def _check_parser() -> ArgumentParser:
+    parser = ArgumentParser(
+        allow_abbrev=False,
+        description="Report everything that is wrong with a data set, by file and row; exit 1 if anything is.",
+    )
+    parser.add_argument("root", type=str, help="the data set's folder")
+    parser.add_argument("--no_pixels", action="store_true", help="check the tables only, open no image")
+    _add_data_options(parser, set())
+    return parser
+
+
+def _phantom_parser() -> ArgumentParser:
+    parser = ArgumentParser(
+        allow_abbrev=False,
+        description="Draw phantom radiographs with CheXpert's layout, label statistics, boxes and masks.",
+    )
+    parser.add_argument("out", type=str, help="new folder")
+    parser.add_argument("--images", type=int, default=2000, help="number of images over all splits")
+    parser.add_argument("--size", type=int, default=320, help="short side in pixels")
+    parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same files")
+    parser.add_argument("--workers", type=int, default=None, help="drawing processes; default one per processor")
+    return parser
+
+
+def _evaluate_parser() -> ArgumentParser:
+    parser = ArgumentParser(
+        allow_abbrev=False, description="Score a saved model: writes metrics.json, predictions.csv and roc.png."
+    )
+    parser.add_argument("model", type=str, help="folder of the saved model")
+    parser.add_argument("--data", type=str, required=True, help="the data set's folder")
+    parser.add_argument(
+        "--split", type=str, default="valid", choices=["train", "valid", "test"], help="which part of it"
+    )
+    parser.add_argument("--out", type=str, required=True, help="folder for the results")
+    parser.add_argument("--workers", type=int, default=0, help="loading processes")
+    _add_data_options(parser, {"labels"})
+    return parser
+
+
+def _predict_parser() -> ArgumentParser:
+    parser = ArgumentParser(
+        allow_abbrev=False, description="Write the probabilities of each finding for image files and folders."
+    )
+    parser.add_argument("model", type=str, help="folder of the saved model")
+    parser.add_argument("sources", type=str, nargs="+", help="image files, or folders (searched in depth)")
+    parser.add_argument("--out", type=str, required=True, help="CSV file: path, the findings, error")
+    return parser
+
+
+def _demo_parser() -> ArgumentParser:
+    parser = ArgumentParser(
+        allow_abbrev=False, description="Draw phantom data, train EfficientViT-M0 with and without MXA, write a report."
+    )
+    parser.add_argument("--out", type=str, default="runs/demo", help="new folder for data, runs and report")
+    parser.add_argument("--images", type=int, default=4000, help="phantom images over all splits")
+    parser.add_argument("--epochs", type=int, default=12, help="epochs of each model")
+    parser.add_argument("--seed", type=int, default=0, help="of data and training")
+    return parser
+
+
+# ------------------------------------------------------------------ commands
+
+
+def _train(options: Namespace) -> int:
+    from mxa.training.run import train
+
+    _quiet_lightning()
+    config = _from_namespace(TrainConfig, _train_parser(), options)
+    with logging_redirect_tqdm():
+        result = train(config, resume=options.resume)
+    print(f"{result.model}: {_line(result.validation.to_dict())} on the validation split (used to choose the epoch)")
+    return 0
+
+
+def _evaluate(options: Namespace) -> int:
+    from mxa.evaluate import evaluate_model
+
+    data = _data_options(_evaluate_parser(), options, options.data)
+    result = evaluate_model(Path(options.model), data, options.split, Path(options.out), workers=options.workers)
+    print(f"{options.out}: {_line(result.to_dict())} on {result.images} {options.split} images")
+    return 0
+
+
+def _predict(options: Namespace) -> int:
+    from mxa.models.artifact import load
+    from mxa.predict import find_files, predict_files, write_predictions
+
+    classifier = load(options.model)
+    files = find_files([Path(source) for source in options.sources])
+    scored = predict_files(classifier, files)
+    failed = write_predictions(
+        tqdm(scored, total=len(files), unit="image", disable=None), classifier.labels, Path(options.out)
+    )
+    print(f"{options.out}: {len(files) - failed} of {len(files)} files scored")
+    if failed:
+        print(
+            f"mxa predict: {failed} files could not be scored; the reasons are in the column 'error'", file=sys.stderr
+        )
+    return 1 if failed else 0
+
+
+def _check(options: Namespace) -> int:
+    from mxa.data.check import check_dataset
+    from mxa.data.problems import Problem
+
+    data = _data_options(_check_parser(), options, options.root)
+    problems: list[Problem] = []
+    table = read(data, problems=problems)
+    with tqdm(unit="image", disable=None) as bar:
+        problems += check_dataset(table, pixels=not options.no_pixels, progress=_advance(bar))
+    for problem in problems:
+        print(problem)
+    print(f"{options.root}: {len(table)} images, {len(problems)} problems")
+    print(table.counts().to_string())
+    return 1 if problems else 0
+
+
+def _phantom(options: Namespace) -> int:
+    from mxa.data.phantom import make_phantom
+
+    with tqdm(unit="image", disable=None) as bar:
+        out = make_phantom(
+            Path(options.out),
+            images=options.images,
+            size=options.size,
+            seed=options.seed,
+            workers=options.workers,
+            progress=_advance(bar),
+        )
+    print(f"{out}: phantom radiographs in CheXpert's layout; `mxa data check {out} --dataset chexpert` looks them over")
+    return 0
+
+
+def _demo(options: Namespace) -> int:
+    from mxa.demo import run_demo
+
+    _quiet_lightning()
+    report = run_demo(Path(options.out), images=options.images, epochs=options.epochs, seed=options.seed)
+    print(f"open {report}")
+    return 0
+
+
+COMMANDS: dict[str, Callable[[Namespace], int]] = {
+    "train": _train,
+    "evaluate": _evaluate,
+    "predict": _predict,
+    "demo": _demo,
+    "data phantom": _phantom,
+    "data check": _check,
+}
+
+
+# ------------------------------------------------------------------- helpers
+
+
+def _from_namespace(kind: type[Any], parser: ArgumentParser, options: Namespace, **given: Any) -> Any:
+    """The dataclass whose fields the parser offers as options."""
+    ready = parser.instantiate(options)
+    return kind(
+        **{field.name: ready[field.name] for field in fields(kind) if field.name in ready and field.name not in given},
+        **given,
+    )
+
+
+def _data_options(parser: ArgumentParser, options: Namespace, root: str) -> DataOptions:
+    data: DataOptions = _from_namespace(DataOptions, parser, options, root=root)
+    return data
+
+
+def _quiet_lightning() -> None:
+    """Its own remarks (hardware found, tips) would drown ours. It sets its loggers up on import: call this after."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _advance(bar: "tqdm[Any]") -> Callable[[int, int], None]:
+    def advance(done: int, total: int) -> None:
+        bar.total = total
+        bar.update(done - bar.n)
+
+    return advance
+
+
+def _line(metrics: dict[str, Any]) -> str:
+    shown = {
+        "macro AUROC": "auroc_macro",
+        "micro AUROC": "auroc_micro",
+        "loss": "loss",
+        "accuracy": "accuracy",
+        "micro F1": "f1_micro",
+    }
+    return ", ".join(
+        f"{name} {'undefined' if metrics[key] is None else format(metrics[key], '.4f')}" for name, key in shown.items()
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,170 @@
+"""From the label table to batches: dataset, sampler, loader.
+
+A batch carries raw 8-bit pixels; the model's side scales them on its own device. Which images form a batch depends on
+the seed, the epoch and the batch size only.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from mxa.data.augment import Augmenter
+from mxa.data.decode import decode
+from mxa.data.table import Table
+from mxa.preprocess import Preprocess
+
+Key = tuple[int, int]
+"""(epoch, row): what a sampler asks a dataset for, so that workers know the epoch without being told."""
+
+
+class Batch(NamedTuple):
+    """One batch of B images with L labels.
+
+    Attributes:
+        image: (B, 1, S, S) uint8.
+        target: (B, L) float32 in [0, 1], 0 where masked.
+        mask: (B, L) bool, True where the target counts.
+        row: (B,) int64, row of each image in the table.
+    """
+
+    image: Tensor
+    target: Tensor
+    mask: Tensor
+    row: Tensor
+
+
+class RadiographDataset(Dataset[Batch]):
+    """Rows of a table as batches.
+
+    Args:
+        table: N images with targets and masks.
+        preprocess: the contract.
+        pixels: (N, S, S) uint8 decoded beforehand (:func:`mxa.data.decode.decode_all`), or None to decode each image
+            when asked.
+        augmenter: changes single pictures, or None.
+    """
+
+    def __init__(
+        self,
+        table: Table,
+        preprocess: Preprocess,
+        pixels: npt.NDArray[np.uint8] | None = None,
+        augmenter: Augmenter | None = None,
+    ) -> None:
+        self.preprocess = preprocess
+        self.augmenter = augmenter
+        self.files = table.files()
+        self.target = torch.from_numpy(table.target)
+        self.mask = torch.from_numpy(table.mask)
+        # Shared memory: worker processes see it without a copy, whether they are forked or spawned.
+        self.pixels = None if pixels is None else torch.from_numpy(pixels).share_memory_()
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitems__(self, keys: Sequence[Key]) -> Batch:
+        """One whole batch: without augmentation a single indexing of the decoded pixels."""
+        rows = torch.tensor([row for _, row in keys])
+        if self.pixels is not None and self.augmenter is None:
+            image = self.pixels[rows]
+        else:
+            image = torch.from_numpy(np.stack([self._picture(epoch, row) for epoch, row in keys]))
+        return Batch(image.unsqueeze(1), self.target[rows], self.mask[rows], rows)
+
+    def _picture(self, epoch: int, row: int) -> npt.NDArray[np.uint8]:
+        pixels = decode(self.files[row], self.preprocess) if self.pixels is None else self.pixels[row].numpy()
+        return pixels if self.augmenter is None else self.augmenter(pixels, epoch, row)
+
+
+class EpochSampler(Sampler[Key]):
+    """(epoch, row) keys: in order, or shuffled anew each epoch by (seed, epoch).
+
+    Args:
+        length: number of rows N.
+        shuffle: shuffled or in order.
+        seed: of the shuffling.
+    """
+
+    def __init__(self, length: int, shuffle: bool, seed: int = 0) -> None:
+        self.length, self.shuffle, self.seed = length, shuffle, seed
+        self.epoch = 0
+        self._skip = (0, 0)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch; Lightning calls it."""
+        self.epoch = epoch
+
+    def start_at(self, epoch: int, images: int) -> None:
+        """Leave out the first ``images`` of that one epoch: where an interrupted training goes on."""
+        self._skip = (epoch, images)
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __iter__(self) -> Iterator[Key]:
+        order = np.arange(self.length)
+        if self.shuffle:
+            order = np.random.default_rng((self.seed, self.epoch)).permutation(order)
+        skipped = self._skip[1] if self._skip[0] == self.epoch else 0
+        return ((self.epoch, int(row)) for row in order[skipped:])
+
+
+def _as_batch(batch: Any) -> Batch:
+    """The dataset has made the batch already (:meth:`RadiographDataset.__getitems__`)."""
+    return batch
+
+
+class ResumableLoader(DataLoader[Batch]):
+    """A data loader that can go on in the middle of an epoch.
+
+    Lightning saves its ``state_dict`` in checkpoints. Prefetching makes the loader itself a bad judge of how far
+    training has come, so the trainer's side says it with :meth:`mark`.
+    """
+
+    sampler: EpochSampler
+
+    def mark(self, epoch: int, batches: int) -> None:
+        """Say that ``batches`` of this epoch are trained."""
+        self._position = (epoch, batches)
+
+    def state_dict(self) -> dict[str, int]:
+        """The position last marked."""
+        epoch, batches = getattr(self, "_position", (0, 0))
+        return {"epoch": epoch, "batches": batches}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on after that position; after an epoch's last batch that is the next epoch."""
+        epoch, batches = state["epoch"], state["batches"]
+        if batches >= len(self):
+            epoch, batches = epoch + 1, 0
+        self.sampler.set_epoch(epoch)
+        self.sampler.start_at(epoch, batches * (self.batch_size or 1))
+
+
+def make_loader(
+    dataset: RadiographDataset, sampler: EpochSampler, batch_size: int, *, workers: int = 0, drop_last: bool = False
+) -> ResumableLoader:
+    """A loader of :class:`Batch`.
+
+    Args:
+        dataset: the rows.
+        sampler: their order.
+        batch_size: images per batch on this process.
+        workers: loading processes; 0 loads in this one.
+        drop_last: leave out a last, smaller batch (training: batch norm wants equal batches).
+    """
+    return ResumableLoader(
+        dataset,
+        batch_size=batch_size,
+        sampler=sampler,
+        num_workers=workers,
+        collate_fn=_as_batch,
+        pin_memory=torch.cuda.is_available(),
+        drop_last=drop_last,
+        persistent_workers=workers > 0,
+    )

@@ -1,0 +1,93 @@
+"""The boxes of the MXA blocks on radiographs: the paper's Figure 2, with the labels of its Table 1 underneath."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
+
+from mxa.data.images import read_grey
+from mxa.errors import ConfigError
+from mxa.models.artifact import Classifier
+
+RED = "#e3000f"
+STYLES = (":", "--", "-")
+"""Line style of stage 1, 2 and 3."""
+
+
+@dataclass(frozen=True)
+class RegionPicture:
+    """One radiograph with the boxes that a model pooled.
+
+    Attributes:
+        grey: (H, W) uint8, the picture as it is on disk.
+        boxes: block name (``stages.0.blocks.0``) to x1, y1, x2, y2 in pixels of ``grey``.
+    """
+
+    grey: npt.NDArray[np.uint8]
+    boxes: dict[str, tuple[float, float, float, float]]
+
+
+def find_regions(classifier: Classifier, files: Sequence[Path]) -> list[RegionPicture]:
+    """Run the model on a few files and carry its boxes back to each file's own pixels.
+
+    Raises:
+        ConfigError: the model has no MXA block.
+        DataError: a file cannot be read.
+    """
+    contract = classifier.preprocess
+    pictures = [read_grey(file, wide_range=contract.wide_range) for file in files]
+    pixels = torch.from_numpy(np.stack([contract.resize(grey) for grey in pictures])[:, None])
+    regions = classifier.regions(pixels)
+    if not regions:
+        raise ConfigError(f"{classifier.architecture.name} has no MXA block, so it has no regions to show")
+    found = []
+    for i, grey in enumerate(pictures):
+        height, width = grey.shape
+        placed = {name: contract.to_source(boxes[i].cpu().numpy(), width, height) for name, boxes in regions.items()}
+        found.append(RegionPicture(grey, {name: tuple(map(float, box)) for name, box in placed.items()}))
+    return found
+
+
+def region_figure(pictures: Sequence[RegionPicture], captions: Sequence[str], columns: int = 4) -> Figure:
+    """A grid of radiographs with the last block's box of each stage in red.
+
+    Args:
+        pictures: what to show.
+        captions: one per picture, shown under it.
+        columns: pictures per row.
+    """
+    rows = -(-len(pictures) // columns)
+    figure = Figure(figsize=(2.6 * columns, 3.1 * rows + 0.4), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for ax in axes:
+        ax.set_axis_off()
+    for ax, picture, caption in zip(axes, pictures, captions, strict=False):
+        ax.imshow(picture.grey, cmap="gray", vmin=0, vmax=255)
+        for stage, box in _last_of_each_stage(picture.boxes).items():
+            x1, y1, x2, y2 = box
+            style = STYLES[stage % len(STYLES)]
+            # Pixel (0, 0) is drawn centred on (0, 0): its edge lies at -0.5.
+            frame = Rectangle(
+                (x1 - 0.5, y1 - 0.5), x2 - x1, y2 - y1, fill=False, edgecolor=RED, linestyle=style, lw=1.6
+            )
+            ax.add_patch(frame)
+        ax.set_title(caption, y=-0.02, va="top", fontsize=7)
+    stages = sorted({stage for picture in pictures for stage in _last_of_each_stage(picture.boxes)})
+    key = [
+        Line2D([], [], color=RED, linestyle=STYLES[stage % len(STYLES)], label=f"stage {stage + 1}") for stage in stages
+    ]
+    figure.legend(handles=key, loc="outside lower center", ncols=len(key), fontsize=8, frameon=False)
+    return figure
+
+
+def _last_of_each_stage(
+    boxes: dict[str, tuple[float, float, float, float]],
+) -> dict[int, tuple[float, float, float, float]]:
+    """Blocks come in the network's order, so that a later block of a stage replaces an earlier one."""
+    return {int(name.split(".")[1]): box for name, box in boxes.items()}

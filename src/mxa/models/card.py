@@ -1,0 +1,78 @@
+"""The model card: what a stranger must know before using a saved model, made from its ``config.json``."""
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def model_card(config: Mapping[str, Any]) -> str:
+    """Markdown with the Hugging Face hub's front matter.
+
+    Args:
+        config: the contents of ``config.json``.
+    """
+    architecture, preprocess, training = config["architecture"]["name"], config["preprocess"], config["training"]
+    lines = [
+        "---",
+        "library_name: mxa",
+        "license: apache-2.0",
+        "tags: [chest-x-ray, multi-label-classification, radiology]",
+        "---",
+        f"# {architecture} for {len(config['labels']['findings'])} findings on chest radiographs",
+        "",
+        "**Research software; not for clinical use.** The probabilities are those of the data that the model "
+        "was trained on; they are "
+        "not calibrated for any other place.",
+        "",
+        "## Use",
+        "```python",
+        "import mxa",
+        'classifier = mxa.load("THIS_FOLDER")',
+        "```",
+        "or `mxa predict THIS_FOLDER IMAGES --out predictions.csv`.",
+        "",
+        "## Input",
+        f"One grey channel, {preprocess['size']} x {preprocess['size']} pixels, fit: {preprocess['fit']}, "
+        f"{preprocess['interpolation']} interpolation, then (pixel / 255 - {preprocess['mean']}) / "
+        f"{preprocess['std']}. "
+        "`mxa` does this by itself. Bone is bright: an inverted picture gives wrong answers.",
+        "",
+        "## Findings",
+        ", ".join(config["labels"]["findings"]) + ".",
+        "",
+    ]
+    return "\n".join(lines + _provenance(training)) + "\n"
+
+
+def _provenance(training: Mapping[str, Any]) -> list[str]:
+    lines = []
+    if "data" in training:
+        data = training["data"]
+        lines += [
+            "## Training data",
+            f"{data['dataset']}: "
+            + ", ".join(f"{count} {split} images" for split, count in data["images"].items())
+            + ".",
+            f"Fingerprint of the label table: `{data['fingerprint'][:16]}`. Uncertain labels: "
+            f"{data['policy']['uncertain']}; "
+            f"blank labels: {data['policy']['blank']}.",
+            "",
+        ]
+    if "validation" in training:
+        selected = training["weights"]
+        lines += [
+            f"## Validation ({selected} weights selected on this split)",
+            "| weights | loss | micro AUROC | macro AUROC |",
+            "|---|---|---|---|",
+        ]
+        for name, result in training["validation"].items():
+            cells = (
+                "–" if result[key] is None else f"{result[key]:.4f}" for key in ("loss", "auroc_micro", "auroc_macro")
+            )
+            lines.append(f"| {name}{' (selected)' if name == selected else ''} | " + " | ".join(cells) + " |")
+        lines += [
+            "",
+            "The figures were used to choose the epoch and the weights, so they are optimistic; score a test "
+            "split for a fair one.",
+            "",
+        ]
+    return lines

@@ -1,0 +1,1 @@
+"""From a label table to a trained model."""

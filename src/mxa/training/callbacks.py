@@ -1,0 +1,164 @@
+"""What happens around the training steps: progress, stopping politely, history."""
+
+import csv
+import logging
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import lightning as lt
+from lightning.pytorch.callbacks import TQDMProgressBar
+
+from mxa.errors import MxaError
+from mxa.training.module import ClassifierModule, prefix, summary
+
+log = logging.getLogger(__name__)
+
+
+class TrainingInterrupted(MxaError):
+    """Training was stopped from outside and left a checkpoint to go on from."""
+
+
+class StopPolitely(lt.Callback):
+    """On Ctrl-C or a termination signal: finish the step, save ``last.ckpt``, raise :class:`TrainingInterrupted`.
+
+    Stopping inside a step could save an optimiser that has updated half of the weights. A second signal is the usual,
+    immediate stop; the run then resumes from the last epoch's end. A signal during validation waits for the next
+    training step.
+
+    Args:
+        checkpoint: where to save.
+    """
+
+    def __init__(self, checkpoint: Path) -> None:
+        self.checkpoint = checkpoint
+        self._asked = False
+        self._previous: dict[int, Any] = {}
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Take the signals for a while; around ``Trainer.fit``, which restores the handlers that it found itself."""
+        if threading.current_thread() is threading.main_thread():
+            self._previous = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            self._give_back()
+            self._previous = {}
+
+    def on_train_batch_end(self, trainer: lt.Trainer, *args: Any) -> None:
+        """Between two steps is the time to stop; after an epoch's last one, its validation comes first."""
+        if self._asked and not trainer.is_last_batch:
+            trainer.save_checkpoint(self.checkpoint)
+            self._stop(trainer)
+
+    def on_train_epoch_start(self, trainer: lt.Trainer, pl_module: lt.LightningModule) -> None:
+        """The last epoch's end has left its checkpoint."""
+        if self._asked and trainer.current_epoch > 0:
+            self._stop(trainer)
+
+    def _stop(self, trainer: lt.Trainer) -> None:
+        raise TrainingInterrupted(
+            f"training stopped in epoch {trainer.current_epoch}, after step {trainer.global_step}; "
+            f"{self.checkpoint} is saved: run the same command with --resume to go on"
+        )
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        self._asked = True
+        self._give_back()
+        log.warning("stopping after this step (again to stop at once)")
+
+    def _give_back(self) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+
+class History(lt.Callback):
+    """One CSV row per epoch: learning rate, training loss, images/s, validation of raw and averaged weights.
+
+    Args:
+        file: ``history.csv`` of the run; a resumed run goes on in it.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self._start = 0.0
+        self._images = 0
+        self._rate = 0.0
+
+    def on_train_start(self, trainer: lt.Trainer, pl_module: lt.LightningModule) -> None:
+        """A resumed run repeats the epochs after its checkpoint: drop their rows."""
+        if self.file.exists():
+            with self.file.open(newline="", encoding="utf-8") as stream:
+                kept = [row for row in csv.DictReader(stream) if int(row["epoch"]) < trainer.current_epoch]
+            self.file.unlink()
+            for row in kept:
+                self._append(row)
+
+    def on_train_epoch_start(self, trainer: lt.Trainer, pl_module: lt.LightningModule) -> None:
+        """Start the clock."""
+        self._start, self._images = time.monotonic(), 0
+
+    def on_train_batch_end(
+        self, trainer: lt.Trainer, pl_module: lt.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Count."""
+        self._images += len(batch.row)
+
+    def on_validation_start(self, trainer: lt.Trainer, pl_module: lt.LightningModule) -> None:
+        """Training of this epoch is over: stop its clock."""
+        self._rate = self._images / max(time.monotonic() - self._start, 1e-9)
+
+    def on_train_epoch_end(self, trainer: lt.Trainer, pl_module: lt.LightningModule) -> None:
+        """Write the row."""
+        assert isinstance(pl_module, ClassifierModule)
+        row: dict[str, float] = {
+            "epoch": trainer.current_epoch,
+            "step": trainer.global_step,
+            "lr": trainer.optimizers[0].param_groups[0]["lr"],
+            "train/loss": float(trainer.callback_metrics["train/loss_epoch"]),
+            "images_per_s": round(self._rate, 1),
+        }
+        for name, result in pl_module.evaluations.items():
+            row |= {f"{prefix(name)}/{key}": value for key, value in summary(result).items()}
+        self._append(row)
+        shown = ", ".join(f"{key} {value:.4g}" for key, value in list(row.items())[2:])
+        log.info("epoch %d of %s: %s", row["epoch"] + 1, trainer.max_epochs, shown)
+
+    def _append(self, row: Mapping[str, object]) -> None:
+        fresh = not self.file.exists()
+        with self.file.open("a", newline="", encoding="utf-8") as stream:
+            writer = csv.DictWriter(stream, fieldnames=list(row))
+            if fresh:
+                writer.writeheader()
+            writer.writerow(row)
+
+
+class ProgressBar(TQDMProgressBar):
+    """Loss, learning rate, images/s and the time left of the whole run, refreshed every few batches."""
+
+    def __init__(self) -> None:
+        super().__init__(refresh_rate=10)
+        self._began: tuple[float, int] | None = None
+
+    def get_metrics(self, trainer: lt.Trainer, pl_module: lt.LightningModule) -> dict[str, Any]:
+        """What stands behind the bar; asked for only when the bar is drawn."""
+        now, step = time.monotonic(), trainer.global_step
+        if self._began is None:
+            self._began = (now, step)
+        metrics: dict[str, Any] = {"lr": f"{trainer.optimizers[0].param_groups[0]['lr']:.2g}"}
+        if "train/loss_step" in trainer.callback_metrics:
+            metrics["loss"] = f"{float(trainer.callback_metrics['train/loss_step']):.4f}"
+        done = step - self._began[1]
+        if done > 0:
+            per_step = (now - self._began[0]) / done
+            assert isinstance(pl_module, ClassifierModule)
+            left = int((int(trainer.estimated_stepping_batches) - step) * per_step)
+            metrics["images/s"] = f"{pl_module.optim.batch_size / per_step:.0f}"
+            metrics["left"] = f"{left // 3600}:{left // 60 % 60:02d}:{left % 60:02d}"
+        return metrics

@@ -1,0 +1,168 @@
+"""The Lightning module: one training step, one validation pass over raw and averaged weights."""
+
+from typing import Any
+
+import lightning as lt
+import numpy as np
+import torch
+from timm.optim import create_optimizer_v2
+from timm.scheduler import CosineLRScheduler
+from timm.utils import adaptive_clip_grad
+from torch import Tensor, nn
+
+from mxa.data.loader import Batch, ResumableLoader
+from mxa.errors import DataError
+from mxa.evaluation.metrics import Evaluation, evaluate
+from mxa.labels import LabelSet
+from mxa.preprocess import Preprocess
+from mxa.training.config import OptimConfig
+from mxa.training.ema import Ema
+from mxa.training.losses import masked_bce_with_logits
+
+FINITE_CHECK_STEPS = 50
+"""On an accelerator the loss is looked at this often, because looking waits for the device; on the CPU at every
+step."""
+
+
+class ClassifierModule(lt.LightningModule):
+    """Trains a model and keeps the moving average of its weights.
+
+    Args:
+        model: (B, 1, S, S) scaled floats -> (B, L) logits.
+        preprocess: scales the batches' pixels.
+        optim: optimiser, schedule, clipping, averaging.
+        labels: the L findings.
+        files: names of the training rows, for the message when the loss is not finite.
+    """
+
+    def __init__(
+        self, model: nn.Module, preprocess: Preprocess, optim: OptimConfig, labels: LabelSet, files: list[str]
+    ) -> None:
+        super().__init__()
+        # Convolutions run a third faster in this memory order; it changes no value's meaning.
+        self.model = model.to(memory_format=torch.channels_last)
+        self.preprocess = preprocess
+        self.optim = optim
+        self.labels = labels
+        self.files = files
+        self.ema = Ema(model, optim.ema_decay) if optim.ema_decay else None
+        self.evaluations: dict[str, Evaluation] = {}
+        self._outputs: dict[str, list[np.ndarray]] = {}
+        # Row numbers of the first batch whose loss was not finite, or -1: kept on the device, read rarely.
+        self._bad_rows: Tensor | None = None
+
+    @property
+    def weights(self) -> tuple[str, ...]:
+        """The kinds of weights that are validated: raw, and ema where there is one."""
+        return ("raw",) if self.ema is None else ("raw", "ema")
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(B, 1, S, S) uint8 pixels -> (B, L) logits of the raw weights."""
+        logits: Tensor = self.model(self.preprocess.scale(image.to(self.dtype)))
+        return logits
+
+    # ---------------------------------------------------------------- training
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The loss of one batch."""
+        loss = masked_bce_with_logits(self(batch.image).float(), batch.target, batch.mask)
+        self._watch(loss.detach(), batch.row)
+        self.log("train/loss", loss.detach(), on_step=True, on_epoch=True, batch_size=len(batch.row))
+        return loss
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Tell the loader where training is: a checkpoint may be written once this batch is done."""
+        loader = self.trainer.train_dataloader
+        if isinstance(loader, ResumableLoader):
+            loader.mark(self.current_epoch, batch_idx + 1)
+
+    def _watch(self, loss: Tensor, rows: Tensor) -> None:
+        """Keep the rows of the first non-finite batch, without waiting for the device at each step."""
+        if self._bad_rows is None:
+            self._bad_rows = torch.full_like(rows, -1)
+        fresh = ~loss.isfinite() & (self._bad_rows[0] < 0)
+        self._bad_rows = torch.where(fresh, rows, self._bad_rows)
+        if self.device.type == "cpu" or self.global_step % FINITE_CHECK_STEPS == 0:
+            self._raise_if_not_finite()
+
+    def _raise_if_not_finite(self) -> None:
+        if self._bad_rows is None or self._bad_rows[0] < 0:
+            return
+        names = [self.files[row] for row in self._bad_rows.tolist()]
+        shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+        raise DataError(
+            f"the loss became infinite or NaN in epoch {self.current_epoch} near step {self.global_step}, on "
+            f"the batch of {shown}; "
+            "lower optim.lr, use precision: '32', or look at these images"
+        )
+
+    def on_train_epoch_end(self) -> None:
+        """The last steps since the last look."""
+        self._raise_if_not_finite()
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Step, then let the average follow."""
+        super().optimizer_step(*args, **kwargs)
+        if self.ema is not None:
+            self.ema.update(self.model, step=self.global_step)
+
+    def configure_optimizers(self) -> Any:
+        """AdamW and timm's cosine schedule, stepped at every update."""
+        optim, scale = self.optim, self.optim.lr_scale
+        optimizer = create_optimizer_v2(
+            self.model, opt="adamw", lr=optim.lr * scale, weight_decay=optim.weight_decay, filter_bias_and_bn=True
+        )
+        per_epoch = int(self.trainer.estimated_stepping_batches) // optim.epochs
+        scheduler = CosineLRScheduler(
+            optimizer,
+            t_initial=round((optim.epochs - optim.cooldown_epochs) * per_epoch),
+            lr_min=optim.min_lr * scale,
+            warmup_t=round(optim.warmup_epochs * per_epoch),
+            warmup_lr_init=optim.warmup_lr * scale,
+            t_in_epochs=False,
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        """timm's schedulers are told the update's number."""
+        scheduler.step_update(self.global_step)
+
+    def configure_gradient_clipping(self, optimizer: Any, *args: Any, **kwargs: Any) -> None:
+        """Adaptive gradient clipping of everything but the head, as in timm."""
+        if self.optim.agc:
+            adaptive_clip_grad(list(self.model.parameters())[:-2], clip_factor=self.optim.agc)
+
+    # -------------------------------------------------------------- validation
+
+    def on_validation_epoch_start(self) -> None:
+        """Fresh lists."""
+        self._outputs = {name: [] for name in (*self.weights, "target", "mask")}
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Logits of raw and averaged weights."""
+        scaled = self.preprocess.scale(batch.image.to(self.dtype))
+        self._outputs["raw"].append(self.model(scaled).float().cpu().numpy())
+        if self.ema is not None:
+            averaged = self.ema.refresh() if batch_idx == 0 else self.ema.module
+            self._outputs["ema"].append(averaged(scaled).float().cpu().numpy())
+        self._outputs["target"].append(batch.target.cpu().numpy())
+        self._outputs["mask"].append(batch.mask.cpu().numpy())
+
+    def on_validation_epoch_end(self) -> None:
+        """Score, and log under val/ and val_ema/."""
+        gathered = {name: np.concatenate(parts) for name, parts in self._outputs.items()}
+        for name in self.weights:
+            result = evaluate(gathered[name], gathered["target"], gathered["mask"], self.labels)
+            self.evaluations[name] = result
+            self.log_dict({f"{prefix(name)}/{key}": value for key, value in summary(result).items()})
+
+
+def prefix(weights: str) -> str:
+    """Where the metrics of raw or ema weights are logged."""
+    return "val" if weights == "raw" else f"val_{weights}"
+
+
+def summary(result: Evaluation) -> dict[str, float]:
+    """The five numbers of an evaluation, NaN where undefined."""
+    names = ("loss", "accuracy", "f1_micro", "auroc_micro", "auroc_macro")
+    return {name: float("nan") if getattr(result, name) is None else float(getattr(result, name)) for name in names}

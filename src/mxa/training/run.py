@@ -1,0 +1,353 @@
+"""One training run, from a configuration to a saved model and its validation figures.
+
+The run's folder holds::
+
+    config.yaml        the resolved configuration
+    environment.json   versions, machine, source revision, command
+    data.json          data fingerprint, counts per split and finding
+    history.csv        one row per epoch
+    tensorboard/       the same for TensorBoard, where it is installed
+    checkpoints/       last.ckpt (to resume), best-raw.ckpt, best-ema.ckpt
+    validation/        metrics.json and predictions.csv of the saved model
+    model/             the artefact, for mxa.load, mxa evaluate and mxa predict
+"""
+
+import importlib.util
+import json
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning as lt
+import torch
+import yaml
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from torch import Tensor, nn
+
+from mxa.data.augment import Augmenter
+from mxa.data.check import table_problems
+from mxa.data.decode import decode_all
+from mxa.data.loader import EpochSampler, RadiographDataset, ResumableLoader, make_loader
+from mxa.data.options import read
+from mxa.data.problems import Problem
+from mxa.data.table import Table
+from mxa.errors import ConfigError, DataError
+from mxa.evaluation.metrics import Evaluation
+from mxa.models.artifact import Architecture, Classifier, load, save
+from mxa.models.build import build_model
+from mxa.predict import predict_dataset
+from mxa.training.callbacks import History, ProgressBar, StopPolitely
+from mxa.training.config import TrainConfig
+from mxa.training.module import ClassifierModule, prefix
+from mxa.training.provenance import environment
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a finished run gives.
+
+    Attributes:
+        folder: the run's folder.
+        model: the saved model's folder inside it.
+        validation: the saved model on the validation split.
+    """
+
+    folder: Path
+    model: Path
+    validation: Evaluation
+
+
+def train(config: TrainConfig, *, resume: bool = False) -> RunResult:
+    """Train, validate and save one model.
+
+    Args:
+        config: everything about the run.
+        resume: go on from the run folder's ``checkpoints/last.ckpt``; the configuration must be the one it was started
+            with.
+
+    Raises:
+        ConfigError: the run folder exists (or, with ``resume``, has no checkpoint or another configuration), or an
+            option is wrong.
+        DataError: the data are broken, or the loss became infinite or NaN.
+        TrainingInterrupted: stopped from outside; a checkpoint is left.
+    """
+    folder = Path(config.out)
+    checkpoint = _prepare(folder, config, resume)
+    problems: list[Problem] = []
+    table = read(config.data, problems=problems)
+    check_trainable(table, config, problems)
+    lt.seed_everything(config.seed, verbose=False)
+    module = ClassifierModule(
+        _network(config, table),
+        config.preprocess,
+        config.optim,
+        table.labels,
+        [str(p) for p in table.split("train").frame["path"]],
+    )
+    provenance = _describe_data(table, config)
+    if not resume:
+        _write_json(folder / "environment.json", environment())
+        _write_json(folder / "data.json", provenance)
+    training, validation = _loaders(config, table)
+    keepers = {name: _keep_best(folder, name) for name in module.weights}
+    if checkpoint:
+        training.load_state_dict(_loader_state(checkpoint))
+    stopper = StopPolitely(folder / "checkpoints" / "last.ckpt")
+    trainer = _trainer(config, folder, [*keepers.values(), stopper], len(training))
+    with stopper.listening(), _without_lightnings_remarks():
+        trainer.fit(module, training, validation, ckpt_path=checkpoint, weights_only=True if checkpoint else None)
+    return _finish(config, folder, table, module, keepers, provenance, validation.dataset)
+
+
+@contextmanager
+def _without_lightnings_remarks() -> Iterator[None]:
+    """Two warnings that speak to Lightning's own developers, or of checkpoints that a resumed run must find there."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)")
+        warnings.filterwarnings("ignore", message=r".*Checkpoint directory .* exists and is not empty")
+        yield
+
+
+def check_trainable(table: Table, config: TrainConfig, found: Sequence[Problem] = ()) -> None:
+    """Refuse a table that cannot be trained on or validated.
+
+    Args:
+        table: the table; its images are not touched.
+        config: the run.
+        found: what the reader found wrong already.
+
+    Raises:
+        DataError: the table has errors (``mxa data check`` lists them), the training split is smaller than a batch, or
+            no finding of the validation split has both positives and negatives, so that no epoch could be called the
+            best.
+    """
+    errors = [problem for problem in [*found, *table_problems(table)] if problem.severity == "error"]
+    if errors:
+        shown = "; ".join(str(problem) for problem in errors[:3])
+        raise DataError(
+            f"the {config.data.dataset} table has {len(errors)} errors: {shown}; "
+            f"`mxa data check {config.data.root} --dataset {config.data.dataset}` lists them all"
+        )
+    training, validation = table.split("train"), table.split("valid")
+    if len(training) < config.optim.batch_size:
+        raise DataError(
+            f"the training split has {len(training)} images, fewer than one batch; lower optim.batch_size "
+            f"({config.optim.batch_size})"
+        )
+    positive = ((validation.target > 0.5) & validation.mask).any(axis=0)
+    negative = ((validation.target <= 0.5) & validation.mask).any(axis=0)
+    if not (positive & negative).any():
+        raise DataError(
+            "no finding of the validation split has both positives and negatives; the best epoch cannot be chosen on it"
+        )
+
+
+def _prepare(folder: Path, config: TrainConfig, resume: bool) -> Path | None:
+    """Make or check the run folder; the checkpoint to go on from, if any."""
+    stored = folder / "config.yaml"
+    wanted = yaml.safe_dump(_plain(config.to_dict()), sort_keys=False, allow_unicode=True)
+    if resume:
+        checkpoint = folder / "checkpoints" / "last.ckpt"
+        if not checkpoint.is_file():
+            raise ConfigError(f"{checkpoint} does not exist; nothing to resume: start without --resume")
+        if stored.read_text(encoding="utf-8") != wanted:
+            raise ConfigError(
+                f"the configuration differs from {stored}; resume with the options the run was started with, or "
+                "use another out"
+            )
+        return checkpoint
+    if folder.exists() and any(folder.iterdir()):
+        raise ConfigError(f"{folder} exists; choose another --out, remove it, or go on with it by --resume")
+    folder.mkdir(parents=True, exist_ok=True)
+    stored.write_text(wanted, encoding="utf-8")
+    return None
+
+
+def _plain(value: Any) -> Any:
+    """Tuples to lists, mappings to dicts: what YAML writes without tags."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _network(config: TrainConfig, table: Table) -> nn.Module:
+    """The network with its initial weights."""
+    wanted = config.model
+    model = build_model(
+        wanted.name, len(table.labels), config.preprocess.size, pretrained=wanted.pretrained, options=wanted.options
+    )
+    if wanted.warm_start:
+        _warm_start(model, load(wanted.warm_start), table)
+    return model
+
+
+def _warm_start(model: nn.Module, source: Classifier, table: Table) -> None:
+    """Copy a saved model's weights; the head only where its findings are ours, in our order."""
+    state: dict[str, Tensor] = source.model.state_dict()
+    own = model.state_dict()
+    if source.labels.findings != table.labels.findings:
+        head = model.get_classifier()
+        names = [name for name, module in model.named_modules() if module is head]
+        state = {key: own[key] if key.startswith(f"{names[0]}.") else value for key, value in state.items()}
+    differing = sorted(set(own) ^ set(state)) + [
+        key for key in sorted(set(own) & set(state)) if own[key].shape != state[key].shape
+    ]
+    if differing:
+        raise ConfigError(
+            f"model.warm_start is a {source.architecture.name}, whose weights do not fit: {differing[:3]} "
+            f"({len(differing)} in all); "
+            "use the same model.name, model.options and preprocess.size"
+        )
+    model.load_state_dict(state)
+
+
+def _loaders(config: TrainConfig, table: Table) -> tuple[ResumableLoader, ResumableLoader]:
+    """Training and validation loaders of this process."""
+    training, validation = table.split("train"), table.split("valid")
+    augmenter = None
+    if not config.augment.is_off:
+        augmenter = Augmenter(config.augment, config.seed, fill=round(255 * config.preprocess.mean))
+    cached = len(training) + len(validation) <= config.cache_gib * 2**30 / config.preprocess.size**2
+    if cached:
+        log.info("decoding %d images into memory", len(training) + len(validation))
+    datasets = [
+        RadiographDataset(
+            part,
+            config.preprocess,
+            decode_all(part.files(), config.preprocess) if cached else None,
+            augmenter if part is training else None,
+        )
+        for part in (training, validation)
+    ]
+    size = config.optim.batch_size
+    workers = min(os.cpu_count() or 1, 8) if config.workers < 0 else config.workers
+    light = cached and config.workers < 0
+    return (
+        make_loader(
+            datasets[0],
+            EpochSampler(len(training), shuffle=True, seed=config.seed),
+            size,
+            workers=0 if light and augmenter is None else workers,
+            drop_last=True,
+        ),
+        make_loader(datasets[1], EpochSampler(len(validation), shuffle=False), size, workers=0 if light else workers),
+    )
+
+
+def _keep_best(folder: Path, weights: str) -> ModelCheckpoint:
+    return ModelCheckpoint(
+        folder / "checkpoints",
+        filename=f"best-{weights}",
+        monitor=f"{prefix(weights)}/auroc_macro",
+        mode="max",
+        save_weights_only=True,
+        auto_insert_metric_name=False,
+        enable_version_counter=False,
+    )
+
+
+def _trainer(config: TrainConfig, folder: Path, callbacks: list[Callback], batches: int) -> lt.Trainer:
+    last = ModelCheckpoint(folder / "checkpoints", filename="last", save_top_k=1, enable_version_counter=False)
+    callbacks = [History(folder / "history.csv"), *callbacks, last]
+    shown = config.progress and sys.stdout.isatty()
+    if shown:
+        callbacks.append(ProgressBar())
+    logger: Logger | bool = False
+    if importlib.util.find_spec("tensorboard"):
+        logger = TensorBoardLogger(folder, name="tensorboard", version="")
+    bf16 = config.precision == "bf16" or (
+        config.precision == "auto" and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    )
+    return lt.Trainer(
+        max_epochs=config.optim.epochs,
+        accelerator="auto",
+        devices=1,
+        precision="bf16-mixed" if bf16 else "32-true",
+        callbacks=callbacks,
+        logger=logger,
+        enable_progress_bar=shown,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        log_every_n_steps=min(10, batches),
+    )
+
+
+def _finish(
+    config: TrainConfig,
+    folder: Path,
+    table: Table,
+    module: ClassifierModule,
+    keepers: Mapping[str, ModelCheckpoint],
+    provenance: Mapping[str, Any],
+    validation: RadiographDataset,
+) -> RunResult:
+    """Choose raw or averaged weights on validation, save both, and score the saved model once more from disk."""
+    part = table.split("valid")
+    architecture = Architecture(config.model.name, dict(config.model.options))
+    states = {name: _state(Path(keeper.best_model_path), name) for name, keeper in keepers.items()}
+    scores: dict[str, Evaluation] = {}
+    for name, state in states.items():
+        module.model.load_state_dict(state)
+        candidate = Classifier(module.model.train().eval(), architecture, table.labels, config.preprocess, {})
+        scores[name] = predict_dataset(candidate, validation, part).evaluate(part.target, part.mask)
+    selected = max(scores, key=lambda name: scores[name].auroc_macro or 0.0)
+    module.model.load_state_dict(states[selected])
+    training = {
+        "config": _plain(config.to_dict()),
+        "data": dict(provenance),
+        "environment": environment(),
+        "weights": selected,
+        "validation": {name: result.to_dict() for name, result in scores.items()},
+    }
+    model = save(
+        Classifier(module.model, architecture, table.labels, config.preprocess, training),
+        folder / "model",
+        {name: state for name, state in states.items() if name != selected},
+    )
+    predictions = predict_dataset(load(model), validation, part)  # what was saved, not what is in memory
+    result = predictions.evaluate(part.target, part.mask)
+    (folder / "validation").mkdir(exist_ok=True)
+    predictions.write_csv(folder / "validation" / "predictions.csv")
+    _write_json(folder / "validation" / "metrics.json", result.to_dict())
+    return RunResult(folder, model, result)
+
+
+def _state(checkpoint: Path, weights: str) -> dict[str, Tensor]:
+    """The network's weights from one of the best checkpoints."""
+    start = "model." if weights == "raw" else "ema.module."
+    state = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
+    return {key.removeprefix(start): value for key, value in state.items() if key.startswith(start)}
+
+
+def _loader_state(checkpoint: Path) -> dict[str, int]:
+    """Where the training loader was. Lightning itself restores it only after it has fetched the first batch."""
+    loops = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["loops"]
+    state: dict[str, int] = loops["fit_loop"]["state_dict"]["combined_loader"][0]
+    return state
+
+
+def _describe_data(table: Table, config: TrainConfig) -> dict[str, Any]:
+    return {
+        "dataset": table.dataset,
+        "fingerprint": table.fingerprint(),
+        "policy": _plain(config.to_dict())["data"]["policy"],
+        "images": {split: len(table.split(split)) for split in table.splits},
+        "patients": {split: int(table.split(split).frame["patient"].nunique()) for split in table.splits},
+        "counts": {split: table.split(split).counts().to_dict("index") for split in table.splits},
+    }
+
+
+def _write_json(file: Path, value: Any) -> None:
+    file.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")

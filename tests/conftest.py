@@ -1,0 +1,71 @@
+"""Small data sets made on the spot, and the real ones where they are at hand."""
+
+import csv
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mxa.labels import CHEXPERT14
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+ROOT_NAME = "CheXpert-v1.0-small"
+
+
+def write_chexpert(folder: Path, patients: dict[str, int], seed: int = 0, side: int = 64) -> Path:
+    """A learnable data set in CheXpert's layout: finding j brightens square j of a 4 x 4 grid.
+
+    Two images (frontal, lateral) per patient; about a third of the findings present, in training some uncertain or blank.
+    """
+    rng = np.random.default_rng(seed)
+    root = folder / ROOT_NAME
+    number = 0
+    for split, count in patients.items():
+        rows = []
+        for _ in range(count):
+            number += 1
+            present = rng.random(14) < (0.1 if number % 4 == 0 else 0.4)
+            present[1:13] &= number % 4 != 0
+            present[0] = not present[1:13].any()
+            cells = ["1.0" if there else "0.0" for there in present]
+            if split == "train":
+                cells = [c if rng.random() < 0.8 else ("-1.0" if c == "1.0" else "") for c in cells]
+                cells[0] = "1.0" if present[0] else ""
+            for view, projection in (("view1_frontal", "AP"), ("view2_lateral", "")):
+                relative = f"{split}/patient{number:05d}/study1/{view}.jpg"
+                file = root / relative
+                file.parent.mkdir(parents=True, exist_ok=True)
+                draw_grid(present, rng, side).save(file, quality=95)
+                side_name = "Frontal" if projection else "Lateral"
+                rows.append([f"{ROOT_NAME}/{relative}", "Female", 60, side_name, projection, *cells])
+        with (root / f"{split}.csv").open("w", newline="") as stream:
+            writer = csv.writer(stream)
+            writer.writerow(["Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", *CHEXPERT14.findings])
+            writer.writerows(rows)
+    return folder
+
+
+def draw_grid(present: np.ndarray, rng: np.random.Generator, side: int) -> Image.Image:
+    pixels = rng.integers(40, 80, (side, side)).astype(np.uint8)
+    cell = side // 4
+    for j in np.flatnonzero(present):
+        top, left = divmod(int(j), 4)
+        pixels[top * cell : (top + 1) * cell, left * cell : (left + 1) * cell] += 120
+    return Image.fromarray(pixels)
+
+
+@pytest.fixture(scope="session")
+def tiny_chexpert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """40 training, 16 validation and 12 test images in CheXpert's layout. Do not change its files."""
+    return write_chexpert(tmp_path_factory.mktemp("tiny"), {"train": 20, "valid": 8, "test": 6})
+
+
+@pytest.fixture(scope="session")
+def nih1000() -> Path:
+    """The 790 real radiographs of NIH ChestX-ray14, where they are."""
+    folder = Path(os.environ.get("MXA_NIH1000", REPOSITORY.parent / "shared" / "data" / "nih1000"))
+    if not folder.is_dir():
+        pytest.skip("the nih1000 images are not here; set MXA_NIH1000 to their folder")
+    return folder

@@ -1,0 +1,102 @@
+"""Batches: the right rows, every row once, and a start in the middle of an epoch."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mxa.data.augment import Augment, Augmenter
+from mxa.data.decode import decode, decode_all
+from mxa.data.loader import EpochSampler, RadiographDataset, make_loader
+from mxa.data.options import DataOptions, read
+from mxa.data.table import Table
+from mxa.errors import DataError
+from mxa.preprocess import Preprocess
+
+CONTRACT = Preprocess(size=32)
+
+
+@pytest.fixture
+def table(tiny_chexpert: Path) -> Table:
+    return read(DataOptions(root=str(tiny_chexpert))).split("train")
+
+
+def test_decode_all_is_decode_for_each(table: Table) -> None:
+    seen: list[tuple[int, int]] = []
+    pixels = decode_all(table.files(), CONTRACT, progress=lambda done, total: seen.append((done, total)))
+    assert pixels.shape == (40, 32, 32)
+    assert pixels.dtype == np.uint8
+    for row, file in enumerate(table.files()):
+        assert (pixels[row] == decode(file, CONTRACT)).all()
+    assert seen[-1] == (40, 40)
+
+
+def test_decode_all_names_the_first_bad_file(table: Table, tmp_path: Path) -> None:
+    files = table.files()
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(files[0].read_bytes()[:300])
+    with pytest.raises(DataError, match=r"broken\.jpg"):
+        decode_all([*files[:5], broken, tmp_path / "missing.jpg"], CONTRACT)
+
+
+@pytest.mark.parametrize("cached", [True, False])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_every_row_once_with_its_own_labels(table: Table, cached: bool, workers: int) -> None:
+    pixels = decode_all(table.files(), CONTRACT)
+    dataset = RadiographDataset(table, CONTRACT, pixels if cached else None)
+    loader = make_loader(dataset, EpochSampler(len(table), shuffle=True, seed=1), 16, workers=workers)
+    rows = []
+    for batch in loader:
+        assert batch.image.dtype == torch.uint8
+        assert batch.image.shape[1:] == (1, 32, 32)
+        rows += batch.row.tolist()
+        np.testing.assert_array_equal(batch.image[:, 0].numpy(), pixels[batch.row])
+        np.testing.assert_array_equal(batch.target.numpy(), table.target[batch.row])
+        np.testing.assert_array_equal(batch.mask.numpy(), table.mask[batch.row])
+    assert sorted(rows) == list(range(40))
+
+
+def test_augmented_pictures_do_not_depend_on_the_workers(table: Table) -> None:
+    pixels = decode_all(table.files(), CONTRACT)
+    batches = []
+    for workers in (0, 2):
+        dataset = RadiographDataset(table, CONTRACT, pixels, Augmenter(Augment(), 0, 114))
+        loader = make_loader(dataset, EpochSampler(len(table), shuffle=True), 8, workers=workers)
+        loader.sampler.set_epoch(3)
+        batches.append(torch.cat([batch.image for batch in loader]))
+    assert torch.equal(*batches)
+    assert not torch.equal(batches[0][:, 0], torch.from_numpy(pixels))
+
+
+def test_the_order_changes_with_epoch_and_seed_alone() -> None:
+    def order(epoch: int, seed: int) -> list[int]:
+        sampler = EpochSampler(50, shuffle=True, seed=seed)
+        sampler.set_epoch(epoch)
+        return [row for _, row in sampler]
+
+    assert order(0, 0) == order(0, 0)
+    assert len({tuple(order(epoch, seed)) for epoch in range(3) for seed in range(3)}) == 9
+    assert [row for _, row in EpochSampler(5, shuffle=False)] == [0, 1, 2, 3, 4]
+
+
+def test_a_loader_goes_on_where_it_was(table: Table) -> None:
+    def loader() -> "object":
+        return make_loader(RadiographDataset(table, CONTRACT), EpochSampler(40, shuffle=True), 8, drop_last=True)
+
+    whole = loader()
+    whole.sampler.set_epoch(2)  # type: ignore[attr-defined]
+    expected = [batch.row.tolist() for batch in whole]  # type: ignore[attr-defined]
+    whole.mark(2, 3)  # type: ignore[attr-defined]
+    again = loader()
+    again.load_state_dict(whole.state_dict())  # type: ignore[attr-defined]
+    assert [batch.row.tolist() for batch in again] == expected[3:]  # type: ignore[attr-defined]
+    again.sampler.set_epoch(3)  # type: ignore[attr-defined]
+    assert len(list(again)) == 5  # type: ignore[call-overload]
+
+
+def test_after_the_last_batch_comes_the_next_epoch(table: Table) -> None:
+    loader = make_loader(RadiographDataset(table, CONTRACT), EpochSampler(40, shuffle=True), 8, drop_last=True)
+    loader.load_state_dict({"epoch": 4, "batches": 5})
+    assert loader.sampler.epoch == 5
+    assert len(list(loader)) == 5

@@ -1,0 +1,192 @@
+import csv
+
+import numpy as np
+import pytest
+
+from mxa.errors import DataError
+from mxa.evaluation.metrics import evaluate, sigmoid
+from mxa.evaluation.predictions import Predictions, read_csv
+from mxa.labels import CHEXPERT14, LabelSet
+
+TWO = LabelSet("two", ("A", "B"), ("a", "b"))
+GOOD = "path,patient,A,B\na.png,p1,0.25,1\nb.png,p2,0,0.5\n"
+
+
+def some(n=20, scale=4.0):
+    logit = np.random.default_rng(0).normal(size=(n, 14)).astype(np.float32) * np.float32(scale)
+    return Predictions.from_logit([f"x/{i}.jpg" for i in range(n)], [f"p{i // 2}" for i in range(n)], logit, CHEXPERT14)
+
+
+def test_probability_comes_from_the_logit():
+    predictions = some()
+    assert len(predictions) == 20
+    assert predictions.probability.dtype == np.float64
+    np.testing.assert_array_equal(predictions.probability, sigmoid(predictions.logit))
+
+
+def test_csv_gives_back_every_bit(tmp_path):
+    predictions = some(scale=12.0)
+    predictions.write_csv(tmp_path / "p.csv")
+    back = read_csv(tmp_path / "p.csv", CHEXPERT14)
+    assert (back.path, back.patient, back.labels) == (predictions.path, predictions.patient, CHEXPERT14)
+    np.testing.assert_array_equal(back.probability, predictions.probability)
+    assert back.logit is None
+
+
+def test_csv_columns_are_path_patient_and_the_findings(tmp_path):
+    some().write_csv(tmp_path / "p.csv")
+    with (tmp_path / "p.csv").open(newline="") as stream:
+        rows = list(csv.reader(stream))
+    assert rows[0] == ["path", "patient", *CHEXPERT14]
+    assert rows[1][:2] == ["x/0.jpg", "p0"]
+    assert float(rows[1][2]) == some().probability[0, 0]
+    assert len(rows) == 21
+
+
+def test_names_with_commas_quotes_and_umlauts_survive(tmp_path):
+    names = ('a,"b".png', "Größe.png")
+    Predictions.from_logit(names, ("1", "02"), [[0.0, 1.0], [2.0, 3.0]], TWO).write_csv(tmp_path / "p.csv")
+    back = read_csv(tmp_path / "p.csv", TWO)
+    assert back.path == names
+    assert back.patient == ("1", "02")
+
+
+def test_evaluation_from_the_csv_equals_the_one_from_logits(tmp_path):
+    predictions = some(200)
+    target = (np.random.default_rng(1).random((200, 14)) < 0.4).astype(float)
+    mask = np.ones((200, 14), bool)
+    predictions.write_csv(tmp_path / "p.csv")
+    a = predictions.evaluate(target, mask)
+    b = read_csv(tmp_path / "p.csv", CHEXPERT14).evaluate(target, mask)
+    assert a == evaluate(predictions.logit, target, mask, CHEXPERT14)
+    assert b.loss == pytest.approx(a.loss, rel=1e-12)
+    assert (b.accuracy, b.f1_micro, b.auroc_micro, b.findings) == (a.accuracy, a.f1_micro, a.auroc_micro, a.findings)
+
+
+def test_evaluation_uses_the_logits_where_probabilities_saturate():
+    predictions = Predictions.from_logit(["a", "b"], ["1", "2"], [[60.0, 0.0], [50.0, 0.0]], TWO)
+    assert predictions.probability[0, 0] == predictions.probability[1, 0] == 1.0
+    result = predictions.evaluate(np.array([[1, 0], [0, 0]]), np.array([[True, False], [True, False]]))
+    assert result.findings["A"].auroc == 1.0
+    assert result.loss == pytest.approx(25.0)
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
+    file = tmp_path / "p.csv"
+    some().write_csv(file)
+    before = file.read_bytes()
+
+    class Full:
+        def writerow(self, row):
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("mxa.evaluation.predictions.csv.writer", lambda *args, **kwargs: Full())
+    with pytest.raises(DataError, match="No space left"):
+        some(3).write_csv(file)
+    assert file.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_writing_replaces_and_leaves_one_file(tmp_path):
+    file = tmp_path / "p.csv"
+    file.write_text("old")
+    with file.open() as reader:
+        some().write_csv(file)
+        assert reader.read() == "old"  # who has it open reads the old file on: the new one took its place as a whole
+    assert len(read_csv(file, CHEXPERT14)) == 20
+    assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.parametrize("place", ["missing/p.csv", "file/p.csv"])
+def test_writing_where_it_cannot_be_is_an_error_with_the_name(tmp_path, place):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match=r"cannot write .*p\.csv"):
+        some().write_csv(tmp_path / place)
+
+
+# --- reading what others wrote
+
+
+def test_columns_may_come_in_any_order_with_a_byte_order_mark(tmp_path):
+    (tmp_path / "p.csv").write_text("\ufeffB,patient,A,path\r\n1,p1,0.25,a.png\r\n\r\n", encoding="utf-8")
+    back = read_csv(tmp_path / "p.csv", TWO)
+    assert back.path == ("a.png",)
+    assert back.patient == ("p1",)
+    assert back.probability.tolist() == [[0.25, 1.0]]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("patient,A,B", "patient,A,C", r"missing: 'B'; unknown: 'C'"),
+        ("patient,A,B", "A,B", r"missing: 'patient'"),
+        ("patient,A,B", "patient,A,A", r"missing: 'B'; there twice: 'A'"),
+        ("b.png", "a.png", r"1 paths occur more than once \(a\.png\)"),
+        ("0.25", "nan", r"line 2: A is 'nan', which is not a probability"),
+        ("0.25", "inf", r"line 2: A is 'inf', which is not a probability"),
+        ("0.5", "1.5", r"line 3: B is '1.5', which is not a probability"),
+        ("0.5", "-0.1", r"line 3: B is '-0.1', which is not a probability"),
+        ("0.5", "", r"line 3: B is '', which is not a number"),
+        ("0.5", "high", r"line 3: B is 'high', which is not a number"),
+        (",0.5", "", r"line 3: 3 values, but the header has 4"),
+        ("0.5", "0.5,0.5", r"line 3: 5 values, but the header has 4"),
+        (GOOD, "", r"missing: 'path', 'patient', 'A', 'B'"),
+    ],
+)
+def test_a_broken_csv_is_refused_with_its_place(tmp_path, old, new, message):
+    assert GOOD.count(old) == 1
+    file = tmp_path / "p.csv"
+    file.write_text(GOOD)
+    assert len(read_csv(file, TWO)) == 2
+    file.write_text(GOOD.replace(old, new))
+    with pytest.raises(DataError, match=message) as error:
+        read_csv(file, TWO)
+    assert "p.csv" in str(error.value)
+
+
+def test_no_file_and_no_text_are_refused(tmp_path):
+    with pytest.raises(DataError, match=r"cannot read .*p\.csv"):
+        read_csv(tmp_path / "p.csv", TWO)
+    (tmp_path / "p.csv").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(DataError, match="not a CSV file in UTF-8"):
+        read_csv(tmp_path / "p.csv", TWO)
+
+
+# --- construction and join
+
+
+def test_construction_checks_what_must_fit_together():
+    with pytest.raises(ValueError, match="2 paths, but 1 patients"):
+        Predictions(("a", "b"), ("1",), np.zeros((2, 2)), TWO)
+    with pytest.raises(ValueError, match=r"\(1, 2\), got \(1, 3\)"):
+        Predictions(("a",), ("1",), np.zeros((1, 3)), TWO)
+    with pytest.raises(ValueError, match="logit must be"):
+        Predictions(("a",), ("1",), np.zeros((1, 2)), TWO, np.zeros((2, 2)))
+    with pytest.raises(DataError, match="outside"):
+        Predictions(("a",), ("1",), np.full((1, 2), 2.0), TWO)
+    with pytest.raises(DataError, match="occur more than once"):
+        Predictions(("a", "a"), ("1", "1"), np.zeros((2, 2)), TWO)
+    with pytest.raises(DataError, match=r"1 of 4 elements are logit values that are not finite.*row 1"):
+        Predictions.from_logit(("a", "b"), ("1", "2"), [[0, 0], [0, np.inf]], TWO)
+
+
+def test_join_puts_the_rows_into_the_order_of_the_table():
+    predictions = some()
+    order = np.random.default_rng(3).permutation(20)
+    joined = predictions.join([predictions.path[i] for i in order])
+    assert joined.path == tuple(f"x/{i}.jpg" for i in order)
+    assert joined.patient == tuple(f"p{i // 2}" for i in order)
+    np.testing.assert_array_equal(joined.probability, predictions.probability[order])
+    np.testing.assert_array_equal(joined.logit, predictions.logit[order])
+
+
+def test_join_names_what_does_not_fit():
+    predictions = some(6)
+    with pytest.raises(
+        DataError, match=r"1 have no prediction \(new\); 1 are predicted but not in the table \(x/5\.jpg\)"
+    ):
+        predictions.join([*predictions.path[:5], "new"])
+    with pytest.raises(DataError, match=r"4 are predicted but not in the table \(x/2.jpg, x/3.jpg, x/4.jpg, \.\.\.\)"):
+        predictions.join(predictions.path[:2])
+    with pytest.raises(DataError, match=r"the table: 1 paths occur more than once \(x/0\.jpg\)"):
+        predictions.join([*predictions.path, "x/0.jpg"])

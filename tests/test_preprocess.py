@@ -1,0 +1,91 @@
+"""The contract: exact pixels, exact geometry, strict reading."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mxa.errors import ConfigError
+from mxa.preprocess import CONTRACT_VERSION, Preprocess
+
+
+def gradient(width: int, height: int) -> np.ndarray:
+    return np.add.outer(np.arange(height), np.arange(width)).astype(np.uint8)
+
+
+def test_defaults_are_the_papers() -> None:
+    contract = Preprocess()
+    assert (contract.size, contract.fit, contract.interpolation) == (224, "squash", "bicubic")
+    resized = contract.resize(gradient(120, 90))
+    expected = np.asarray(Image.fromarray(gradient(120, 90)).resize((224, 224), Image.Resampling.BICUBIC))
+    assert (resized == expected).all()
+
+
+def test_crop_takes_the_central_square() -> None:
+    wide = np.zeros((40, 100), np.uint8)
+    wide[:, 30:70] = 200
+    assert (Preprocess(size=20, fit="crop", interpolation="box").resize(wide) == 200).all()
+    assert Preprocess(fit="crop").window(100, 40) == (30, 0, 70, 40)
+
+
+def test_pad_keeps_everything_and_adds_black() -> None:
+    wide = np.full((40, 80), 200, np.uint8)
+    padded = Preprocess(size=16, fit="pad", interpolation="box").resize(wide)
+    assert (padded[:4] == 0).all()
+    assert (padded[4:12] == 200).all()
+    assert (padded[12:] == 0).all()
+
+
+@pytest.mark.parametrize("fit", ["squash", "crop", "pad"])
+@pytest.mark.parametrize(("width", "height"), [(300, 200), (200, 300), (256, 256)])
+def test_a_mark_is_found_where_the_geometry_says(fit: str, width: int, height: int) -> None:
+    picture = np.zeros((height, width), np.uint8)
+    picture[90:110, 130:150] = 255
+    contract = Preprocess(size=64, fit=fit, interpolation="box")
+    ys, xs = np.nonzero(contract.resize(picture) > 127)
+    box = np.array([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]) / 64
+    found = contract.to_source(box, width, height)
+    pixel = max(width, height) / 64
+    assert np.abs(found - [130, 90, 150, 110]).max() <= pixel
+
+
+def test_pad_cuts_boxes_at_the_picture() -> None:
+    whole = Preprocess(fit="pad").to_source(np.array([0.0, 0.0, 1.0, 1.0]), 100, 40)
+    assert whole.tolist() == [0, 0, 100, 40]
+
+
+def test_scaling_of_arrays_and_tensors() -> None:
+    contract = Preprocess(mean=0.4, std=0.2)
+    pixels = np.array([0.0, 51.0, 255.0])
+    expected = (pixels / 255 - 0.4) / 0.2
+    np.testing.assert_allclose(contract.scale(pixels), expected, atol=1e-12)
+    np.testing.assert_allclose(contract.scale(torch.from_numpy(pixels)).numpy(), expected, atol=1e-12)
+
+
+def test_reads_back_what_it_wrote() -> None:
+    contract = Preprocess(size=320, fit="pad", interpolation="lanczos", wide_range="minmax", mean=0.1, std=0.9)
+    assert Preprocess.from_dict(contract.to_dict()) == contract
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"fit": "stretch"}, "preprocess.fit"),
+        ({"interpolation": "nearest"}, "preprocess.interpolation"),
+        ({"wide_range": "12"}, "preprocess.wide_range"),
+        ({"size": 8}, "preprocess.size"),
+        ({"std": 0.0}, "preprocess.std"),
+        ({"version": CONTRACT_VERSION + 1}, "version 2"),
+        ({"gamma": 2.0}, "unknown .'gamma'"),
+    ],
+)
+def test_what_the_contract_does_not_know_is_refused(change: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Preprocess.from_dict({**Preprocess().to_dict(), **change})
+
+
+def test_a_missing_field_is_refused() -> None:
+    values = Preprocess().to_dict()
+    del values["mean"]
+    with pytest.raises(ConfigError, match=r"missing \['mean'\]"):
+        Preprocess.from_dict(values)

@@ -1,0 +1,92 @@
+"""Every shipped configuration, the paper's numbers, and the errors of wrong options."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import REPOSITORY
+
+from mxa.cli import _from_namespace, _train_parser
+from mxa.demo import demo_config
+from mxa.errors import ConfigError
+from mxa.training.config import ModelConfig, OptimConfig, TrainConfig
+
+CONFIGS = sorted((REPOSITORY / "configs").glob("*.yaml"))
+
+
+def load(file: Path, *overrides: str) -> TrainConfig:
+    parser = _train_parser()
+    return _from_namespace(TrainConfig, parser, parser.parse_args(["--config", str(file), *overrides]))
+
+
+@pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.name)
+def test_every_shipped_config_loads(file: Path) -> None:
+    assert isinstance(load(file), TrainConfig)
+
+
+def test_there_are_the_promised_configs() -> None:
+    assert {"paper", "baseline", "mxa", "phantom", "nih1000"} <= {file.stem for file in CONFIGS}
+
+
+def test_the_papers_numbers() -> None:
+    config = load(REPOSITORY / "configs" / "paper.yaml")
+    optim = config.optim
+    assert (optim.epochs, optim.batch_size, optim.weight_decay, optim.lr, optim.min_lr) == (50, 512, 0.025, 1e-3, 1e-5)
+    assert (optim.warmup_epochs, optim.cooldown_epochs, optim.agc, optim.ema_decay) == (5, 10, 0.02, 0.99996)
+    assert config.augment.randaugment == "rand-m5-mstd0.2-inc2"
+    assert (config.augment.horizontal_flip, config.augment.crop_min_area, config.augment.erase) == (0, 1, 0)
+    assert (config.preprocess.size, config.preprocess.interpolation) == (224, "bicubic")
+    assert config.data.policy.uncertain == "u-ones"
+
+
+def test_the_papers_config_is_the_default() -> None:
+    assert load(REPOSITORY / "configs" / "paper.yaml") == TrainConfig()
+
+
+def test_baseline_differs_from_mxa_in_the_model_alone() -> None:
+    baseline, ours = (load(REPOSITORY / "configs" / f"{name}.yaml").to_dict() for name in ("baseline", "mxa"))
+    assert baseline.pop("model")["name"] == "efficientvit_m5"
+    assert ours.pop("model")["name"] == "mxa_efficientvit_m5"
+    assert baseline == ours
+
+
+def test_the_demo_is_the_phantom_config() -> None:
+    file = REPOSITORY / "configs" / "phantom.yaml"
+    assert demo_config("mxa_efficientvit_m0", "ROOT", "OUT") == load(file, "--data.root", "ROOT", "--out", "OUT")
+
+
+def test_command_line_overrides_the_file() -> None:
+    config = load(REPOSITORY / "configs" / "mxa.yaml", "--optim.epochs", "20", "--model.options.mxa_reduction", "8")
+    assert config.optim.epochs == 20
+    assert config.model.options == {"mxa_reduction": 8}
+    assert config.model.name == "mxa_efficientvit_m5"
+
+
+def test_the_resolved_configuration_reads_back(tmp_path: Path) -> None:
+    from mxa.training.run import _plain
+
+    config = load(REPOSITORY / "configs" / "nih1000.yaml")
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(_plain(config.to_dict())))
+    assert load(tmp_path / "config.yaml") == config
+
+
+def test_learning_rate_scales_with_the_batch() -> None:
+    assert OptimConfig(batch_size=128).lr_scale == 0.25
+
+
+@pytest.mark.parametrize(
+    ("make", "named"),
+    [
+        (lambda: OptimConfig(epochs=0), "optim.epochs"),
+        (lambda: OptimConfig(lr=-1), "optim.lr"),
+        (lambda: OptimConfig(ema_decay=1.0), "optim.ema_decay"),
+        (lambda: OptimConfig(epochs=10), "optim.warmup_epochs"),
+        (lambda: TrainConfig(precision="fp8"), "precision"),
+        (lambda: TrainConfig(workers=-2), "workers"),
+        (lambda: TrainConfig(cache_gib=-1), "cache_gib"),
+        (lambda: ModelConfig(pretrained=True, warm_start="x"), "model.warm_start"),
+    ],
+)
+def test_wrong_values_are_named(make: object, named: str) -> None:
+    with pytest.raises(ConfigError, match=named):
+        make()  # type: ignore[operator]

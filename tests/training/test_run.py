@@ -1,0 +1,340 @@
+"""Training runs on a tiny data set: what they write, that they repeat, resume and refuse."""
+
+import csv
+import importlib.metadata
+import json
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import lightning as lt
+import numpy as np
+import pytest
+import timm
+import torch
+import yaml
+from conftest import write_chexpert
+from timm.scheduler import CosineLRScheduler
+
+import mxa
+from mxa.data.augment import Augment
+from mxa.data.options import DataOptions, read
+from mxa.errors import ArtifactError, ConfigError, DataError
+from mxa.evaluation.predictions import read_csv
+from mxa.labels import CHEXPERT14, LabelPolicy
+from mxa.predict import predict_table
+from mxa.preprocess import Preprocess
+from mxa.training.callbacks import TrainingInterrupted
+from mxa.training.config import ModelConfig, OptimConfig, TrainConfig
+from mxa.training.module import ClassifierModule
+from mxa.training.run import train
+
+OPTIM = OptimConfig(epochs=3, batch_size=8, lr_batch_size=8, warmup_epochs=1, cooldown_epochs=1, ema_decay=0.9)
+
+
+@pytest.fixture
+def config(tiny_chexpert: Path, tmp_path: Path) -> TrainConfig:
+    return TrainConfig(
+        out=str(tmp_path / "run"),
+        data=DataOptions(root=str(tiny_chexpert)),
+        preprocess=Preprocess(size=64),
+        augment=Augment(randaugment=""),
+        model=ModelConfig(name="mxa_efficientvit_m0"),
+        optim=OPTIM,
+        progress=False,
+    )
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return dict(mxa.load(folder / "model").model.state_dict())
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_a_run_leaves_everything(config: TrainConfig) -> None:
+    result = train(config)
+    folder = result.folder
+    assert yaml.safe_load((folder / "config.yaml").read_text())["optim"]["epochs"] == 3
+    environment = json.loads((folder / "environment.json").read_text())
+    assert environment["packages"]["torch"] == importlib.metadata.version("torch")
+    data = json.loads((folder / "data.json").read_text())
+    assert data["images"] == {"train": 40, "valid": 16, "test": 12}
+    assert data["fingerprint"] == read(config.data).fingerprint()
+    with (folder / "history.csv").open() as stream:
+        history = list(csv.DictReader(stream))
+    assert [row["epoch"] for row in history] == ["0", "1", "2"]
+    assert {"lr", "train/loss", "images_per_s", "val/auroc_macro", "val_ema/auroc_macro"} <= set(history[0])
+    assert any((folder / "tensorboard").glob("events*"))
+    assert {file.name for file in (folder / "checkpoints").iterdir()} == {"last.ckpt", "best-raw.ckpt", "best-ema.ckpt"}
+    metrics = json.loads((folder / "validation" / "metrics.json").read_text())
+    assert metrics == result.validation.to_dict()
+
+
+def test_the_saved_model_is_the_one_that_was_scored(config: TrainConfig) -> None:
+    result = train(config)
+    table = read(config.data).split("valid")
+    loaded = mxa.load(result.model)
+    written = read_csv(result.folder / "validation" / "predictions.csv", CHEXPERT14)
+    np.testing.assert_allclose(predict_table(loaded, table).probability, written.probability, atol=1e-6)
+    assert written.evaluate(table.target, table.mask).auroc_macro == pytest.approx(result.validation.auroc_macro)
+
+
+def test_the_better_weights_are_selected_and_the_others_kept(config: TrainConfig) -> None:
+    result = train(config)
+    stored = json.loads((result.model / "config.json").read_text())
+    validation = stored["training"]["validation"]
+    selected = stored["training"]["weights"]
+    other = ({"raw", "ema"} - {selected}).pop()
+    assert validation[selected]["auroc_macro"] >= validation[other]["auroc_macro"]
+    assert validation[selected]["auroc_macro"] == pytest.approx(result.validation.auroc_macro)
+    table = read(config.data).split("valid")
+    kept = predict_table(mxa.load(result.model, weights=other), table).evaluate(table.target, table.mask)
+    assert kept.auroc_macro == pytest.approx(validation[other]["auroc_macro"])
+
+
+def test_validation_in_training_equals_the_saved_figures(config: TrainConfig) -> None:
+    """The best epoch's row in the history and the evaluation from disk are two ways to the same number."""
+    result = train(config)
+    with (result.folder / "history.csv").open() as stream:
+        history = list(csv.DictReader(stream))
+    validation = json.loads((result.model / "config.json").read_text())["training"]["validation"]
+    for name, prefix in (("raw", "val"), ("ema", "val_ema")):
+        best = max(float(row[f"{prefix}/auroc_macro"]) for row in history)
+        assert validation[name]["auroc_macro"] == pytest.approx(best, abs=1e-6)
+
+
+def test_it_learns(config: TrainConfig, tmp_path: Path) -> None:
+    root = write_chexpert(tmp_path / "more", {"train": 120, "valid": 30})
+    longer = replace(config, data=DataOptions(root=str(root)), optim=replace(OPTIM, epochs=10))
+    assert train(longer).validation.auroc_macro > 0.8
+
+
+def test_seed_decides_everything(config: TrainConfig, tmp_path: Path) -> None:
+    one, again, other = (
+        train(replace(config, out=str(tmp_path / name), seed=seed)).folder
+        for name, seed in (("a", 1), ("b", 1), ("c", 2))
+    )
+    assert same(weights(one), weights(again))
+    assert not same(weights(one), weights(other))
+
+
+def test_loading_processes_and_cache_change_nothing(config: TrainConfig, tmp_path: Path) -> None:
+    augmented = replace(config, augment=Augment(), optim=replace(OPTIM, epochs=2, warmup_epochs=0, cooldown_epochs=0))
+    runs = [
+        train(replace(augmented, out=str(tmp_path / name), workers=workers, cache_gib=gib)).folder
+        for name, workers, gib in (("a", 0, 4.0), ("b", 2, 4.0), ("c", 2, 0.0))
+    ]
+    assert same(weights(runs[0]), weights(runs[1]))
+    assert same(weights(runs[0]), weights(runs[2]))
+
+
+@pytest.mark.parametrize("step", [3, 5, 8])
+def test_resuming_gives_the_uninterrupted_run(
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    """5 batches per epoch: in the middle of the first epoch, at its end, in the middle of the second."""
+    whole = train(replace(config, out=str(tmp_path / "whole"))).folder
+    interrupt_at(monkeypatch, step)
+    with pytest.raises(TrainingInterrupted, match="--resume"):
+        train(config)
+    monkeypatch.undo()
+    resumed = train(config, resume=True).folder
+    assert same(weights(whole), weights(resumed))
+    histories = [(folder / "history.csv").read_text().splitlines() for folder in (whole, resumed)]
+    assert [len(lines) for lines in histories] == [4, 4]
+    assert [line.split(",")[-1] for line in histories[0]] == [line.split(",")[-1] for line in histories[1]]
+
+
+def interrupt_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """Send this process Ctrl-C's signal during one training step."""
+    original = ClassifierModule.training_step
+
+    def training_step(self: ClassifierModule, *arguments: object) -> object:
+        if self.global_step == step - 1:
+            os.kill(os.getpid(), signal.SIGINT)
+        return original(self, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(ClassifierModule, "training_step", training_step)
+
+
+def test_signals_are_given_back(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    interrupt_at(monkeypatch, 2)
+    with pytest.raises(TrainingInterrupted):
+        train(config)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_loss_that_is_not_finite_names_the_images(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = ClassifierModule.forward
+    seen: list[int] = []
+
+    def forward(self: ClassifierModule, image: torch.Tensor) -> torch.Tensor:
+        seen.append(1)
+        logits = original(self, image)
+        return logits * float("nan") if len(seen) == 4 else logits
+
+    monkeypatch.setattr(ClassifierModule, "forward", forward)
+    with pytest.raises(DataError, match=r"NaN in epoch 0 near step 3.*train/patient\d+/study1/view") as caught:
+        train(config)
+    assert str(caught.value).count("/study1/") == 8
+
+
+def test_the_schedule_is_the_papers() -> None:
+    """Per update here, per epoch in timm's script: the same rate at each epoch's start."""
+    optim = OptimConfig()
+    per_epoch = 7
+    module = ClassifierModule(torch.nn.Linear(2, 14), Preprocess(), optim, CHEXPERT14, [])
+    module.trainer = type("Trainer", (), {"estimated_stepping_batches": optim.epochs * per_epoch})()  # type: ignore[assignment]
+    scheduler = module.configure_optimizers()["lr_scheduler"]["scheduler"]
+    reference = CosineLRScheduler(
+        torch.optim.SGD([torch.zeros(1)], lr=1e-3), t_initial=40, lr_min=1e-5, warmup_t=5, warmup_lr_init=1e-6
+    )
+    for epoch in range(optim.epochs):
+        scheduler.step_update(epoch * per_epoch)
+        reference.step(epoch)
+        rates = [group["lr"] for group in scheduler.optimizer.param_groups]
+        assert rates == pytest.approx([reference.optimizer.param_groups[0]["lr"]] * len(rates), rel=1e-9)
+    assert scheduler.optimizer.param_groups[0]["lr"] == pytest.approx(1e-5)
+
+
+def test_weight_decay_spares_norms_biases_and_attention_biases() -> None:
+    model = timm.create_model("mxa_efficientvit_m0", in_chans=1, num_classes=14)
+    module = ClassifierModule(model, Preprocess(), OptimConfig(), CHEXPERT14, [])
+    module.trainer = type("Trainer", (), {"estimated_stepping_batches": 50})()  # type: ignore[assignment]
+    decays = {
+        id(p): group["weight_decay"]
+        for group in module.configure_optimizers()["optimizer"].param_groups
+        for p in group["params"]
+    }
+    assert len(decays) == len(list(model.parameters()))
+    for name, parameter in model.named_parameters():
+        spared = parameter.ndim < 2 or "attention_biases" in name
+        assert decays[id(parameter)] == (0 if spared else 0.025), name
+
+
+def test_clipping_against_a_loop() -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Linear(4, 2))
+    module = ClassifierModule(model, Preprocess(), OptimConfig(agc=0.02), CHEXPERT14, [])
+    for parameter in model.parameters():
+        parameter.grad = torch.randn_like(parameter) * 5
+    before = [parameter.grad.clone() for parameter in model.parameters()]
+    module.configure_gradient_clipping(None)
+    weight, grad = model[0].weight.detach(), before[0]
+    for unit in range(4):
+        limit = max(weight[unit].norm().item(), 1e-3) * 0.02
+        expected = grad[unit] * (limit / grad[unit].norm()) if grad[unit].norm() > limit else grad[unit]
+        torch.testing.assert_close(model[0].weight.grad[unit], expected)
+    assert torch.equal(model[1].weight.grad, before[2]), "the head is not clipped"
+
+
+def test_a_warm_start_takes_weights_and_head(
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = train(config).model
+    started: list[dict[str, torch.Tensor]] = []
+    monkeypatch.setattr(
+        lt.Trainer, "fit", lambda self, module, *a, **k: started.append(module.model.state_dict()) or stop()
+    )
+    again = replace(config, out=str(tmp_path / "warm"), model=replace(config.model, warm_start=str(source)))
+    with pytest.raises(StopIteration):
+        train(again)
+    assert same(dict(mxa.load(source).model.state_dict()), started[0])
+    fewer = replace(again, out=str(tmp_path / "fewer"), data=replace(config.data, labels=["Edema", "Fracture"]))
+    with pytest.raises(StopIteration):
+        train(fewer)
+    assert started[1]["head.linear.weight"].shape == (2, 192)
+    assert torch.equal(
+        started[1]["stages.0.blocks.0.mixer.mxa.region.conv.weight"],
+        started[0]["stages.0.blocks.0.mixer.mxa.region.conv.weight"],
+    )
+
+
+def stop() -> None:
+    raise StopIteration
+
+
+def test_a_warm_start_from_another_network_is_refused(config: TrainConfig, tmp_path: Path) -> None:
+    source = train(config).model
+    other = replace(
+        config, out=str(tmp_path / "other"), model=ModelConfig(name="efficientvit_m0", warm_start=str(source))
+    )
+    with pytest.raises(ConfigError, match=r"warm_start is a mxa_efficientvit_m0"):
+        train(other)
+
+
+def test_smooth_labels_train_and_validation_stays_hard(config: TrainConfig) -> None:
+    smooth = replace(config, data=replace(config.data, policy=LabelPolicy(uncertain="u-ones-smooth")))
+    assert train(smooth).validation.auroc_macro is not None
+
+
+def break_table(root: Path, change: Callable[[list[str]], list[str]], file: str = "train.csv") -> None:
+    path = root / "CheXpert-v1.0-small" / file
+    path.write_text("\n".join(change(path.read_text().splitlines())) + "\n")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda lines: [*lines, lines[1]], "mxa data check"),
+        (lambda lines: lines[:6], "fewer than one batch"),
+    ],
+)
+def test_a_broken_table_is_refused(
+    config: TrainConfig, tmp_path: Path, change: Callable[[list[str]], list[str]], message: str
+) -> None:
+    root = write_chexpert(tmp_path / "broken", {"train": 10, "valid": 4})
+    break_table(root, change)
+    with pytest.raises(DataError, match=message):
+        train(replace(config, data=DataOptions(root=str(root))))
+
+
+def test_a_validation_split_without_both_classes_is_refused(config: TrainConfig, tmp_path: Path) -> None:
+    root = write_chexpert(tmp_path / "flat", {"train": 10, "valid": 4})
+    break_table(
+        root,
+        lambda lines: [
+            lines[0],
+            *(line.replace("1.0,", "0.0,").replace("1.0", "0.0").replace("v0.0", "v1.0") for line in lines[1:]),
+        ],
+        "valid.csv",
+    )
+    with pytest.raises(DataError, match="both positives and negatives"):
+        train(replace(config, data=DataOptions(root=str(root))))
+
+
+def test_an_existing_run_is_not_overwritten(config: TrainConfig) -> None:
+    Path(config.out).mkdir()
+    (Path(config.out) / "something").touch()
+    with pytest.raises(ConfigError, match="--resume"):
+        train(config)
+
+
+def test_resume_needs_a_checkpoint_and_the_same_configuration(config: TrainConfig) -> None:
+    with pytest.raises(ConfigError, match="nothing to resume"):
+        train(config, resume=True)
+    train(config)
+    with pytest.raises(ConfigError, match="configuration differs"):
+        train(replace(config, seed=9), resume=True)
+
+
+def test_a_missing_image_stops_before_training(config: TrainConfig, tmp_path: Path) -> None:
+    root = write_chexpert(tmp_path / "missing", {"train": 10, "valid": 4})
+    gone = root / "CheXpert-v1.0-small/train/patient00003/study1/view2_lateral.jpg"
+    gone.unlink()
+    with pytest.raises(DataError, match="patient00003/study1/view2_lateral.jpg"):
+        train(replace(config, data=DataOptions(root=str(root))))
+
+
+def test_alternative_weights_must_exist(config: TrainConfig) -> None:
+    result = train(replace(config, optim=replace(OPTIM, ema_decay=0.0)))
+    with pytest.raises(ArtifactError, match=r"lists no model-ema.safetensors"):
+        mxa.load(result.model, weights="ema")
+
+
+def test_bf16_trains(config: TrainConfig) -> None:
+    assert train(replace(config, precision="bf16")).validation.auroc_macro is not None
