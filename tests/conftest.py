@@ -17,7 +17,8 @@ ROOT_NAME = "CheXpert-v1.0-small"
 def write_chexpert(folder: Path, patients: dict[str, int], seed: int = 0, side: int = 64) -> Path:
     """A learnable data set in CheXpert's layout: finding j brightens square j of a 4 x 4 grid.
 
-    Two images (frontal, lateral) per patient; about a third of the findings present, in training some uncertain or blank.
+    Two images (frontal, lateral) per patient; every fourth patient is normal; in training some labels are uncertain or
+    blank.
     """
     rng = np.random.default_rng(seed)
     root = folder / ROOT_NAME

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT_NAME, write_chexpert
 from PIL import Image
 
 import mxa
+from conftest import ROOT_NAME, write_chexpert
 from mxa.cli import main
 from mxa.data.options import DataOptions, read
 from mxa.evaluation.predictions import read_csv
@@ -267,7 +267,7 @@ def bad_image(kind: str, file: Path) -> None:
     elif kind == "text":
         file.write_text("this is not a picture")
     elif kind == "16-bit":
-        Image.fromarray((good.astype(np.uint16) * 16)).save(file, "PNG")
+        Image.fromarray(good.astype(np.uint16) * 16).save(file, "PNG")
     else:
         Image.fromarray(good[:1, :1]).save(file, "PNG")
 

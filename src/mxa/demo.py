@@ -1,4 +1,4 @@
-"""The whole way without any data: draw phantom radiographs, train with and without MXA, score held-out patients, report."""
+"""The whole way without any data: draw phantom radiographs, train with and without MXA, score, report."""
 
 import csv
 import json
@@ -33,11 +33,11 @@ SHOWN = "Pneumonia"
 """The finding that Figure 2's radiographs share."""
 
 
-def demo_config(model: str, data: str, out: str, epochs: int = 12, seed: int = 0) -> TrainConfig:
+def demo_config(model: str, data: str, out: str, epochs: int = 5, seed: int = 0) -> TrainConfig:
     """The demo's training run: ``configs/phantom.yaml`` with these fields filled in.
 
-    The paper's recipe at a scale that two CPU cores finish in minutes: M0 at 128 px, small batches, few epochs, and no augmentation,
-    which would take longer than the training itself.
+    The paper's recipe at a scale that two CPU cores finish in minutes: M0 at 128 px, small batches, few epochs, and no
+    augmentation, which would take longer than the training itself.
     """
     return TrainConfig(
         out=out,
@@ -52,7 +52,7 @@ def demo_config(model: str, data: str, out: str, epochs: int = 12, seed: int = 0
     )
 
 
-def run_demo(out: Path, *, images: int = 4000, epochs: int = 12, seed: int = 0) -> Path:
+def run_demo(out: Path, *, images: int = 8000, epochs: int = 5, seed: int = 0) -> Path:
     """Run the demo.
 
     Args:
@@ -108,10 +108,10 @@ def _report(
     for name, figure in drawn.items():
         figures.save(figure, out / f"{name}.png")
     split = (
-        f"All figures above are of the test split: {len(table)} images of {table.frame['patient'].nunique()} patients, none of whom "
-        "was seen in training or in choosing the epoch. On the validation split, which chose the epoch: "
+        f"All figures above are of the test split: {len(table)} images of {table.frame['patient'].nunique()} patients, "
+        "none of whom was seen in training or in choosing the epoch. On the validation split, which chose the epoch: "
         + "; ".join(f"{name} macro AUROC {_number(one.auroc_macro)}" for name, one in valid.items())
-        + ". One seed and a drawn data set: a difference between the two models here says nothing about real radiographs."
+        + ". One seed and a drawn data set: a difference between the two models here says nothing about real ones."
     )
     sections = [
         Section("What was scored", (split,)),
@@ -159,8 +159,8 @@ def _provenance(models: Mapping[str, Classifier], table: Table) -> dict[str, str
     return {
         "command": " ".join(training["environment"]["command"]),
         "data": f"{training['data']['images']} images; label table {table.fingerprint()[:16]} (test split)",
-        "training": f"{config['optim']['epochs']} epochs, batch {config['optim']['batch_size']}, {config['preprocess']['size']} px, "
-        f"seed {config['seed']}",
+        "training": f"{config['optim']['epochs']} epochs, batch {config['optim']['batch_size']}, "
+        f"{config['preprocess']['size']} px, seed {config['seed']}",
         "weights": "; ".join(f"{name}: {model.training['weights']}" for name, model in models.items()),
         "versions": f"mxa {training['environment']['mxa']}, " + ", ".join(f"{k} {v}" for k, v in packages.items()),
         "machine": f"{training['environment']['platform']}, {training['environment']['processors']} processors, "

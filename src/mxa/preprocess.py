@@ -84,7 +84,7 @@ class Preprocess:
         return left, top, left + side, top + side
 
     def to_source(self, boxes: npt.NDArray[np.floating[Any]], width: int, height: int) -> npt.NDArray[np.float64]:
-        """Boxes (..., 4) x1, y1, x2, y2 from [0, 1] of the network's input to pixels of the picture, cut at its edges."""
+        """Boxes (..., 4) x1, y1, x2, y2 from [0, 1] of the input to the picture's pixels, cut at its edges."""
         left, top, right, bottom = self.window(width, height)
         scale = np.array([right - left, bottom - top, right - left, bottom - top])
         placed = np.asarray(boxes, dtype=np.float64) * scale + np.array([left, top, left, top])

@@ -100,5 +100,5 @@ def test_wrong_values_are_named(options: dict[str, float], named: str) -> None:
 
 
 def test_a_misspelt_randaugment_is_refused() -> None:
-    with pytest.raises(ConfigError, match="augment.randaugment is 'rend-m5'"):
+    with pytest.raises(ConfigError, match=r"augment\.randaugment is 'rend-m5'"):
         Augmenter(Augment(randaugment="rend-m5"), 0, 0)

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import REPOSITORY
 
+from conftest import REPOSITORY
 from mxa.cli import _from_namespace, _train_parser
 from mxa.demo import demo_config
 from mxa.errors import ConfigError

@@ -29,7 +29,7 @@ def test_warm_up_forgets_the_initial_weights() -> None:
     for step in range(1, 21_800):
         remaining *= ema.get_decay(step)
     assert remaining == 0.0
-    assert 0.99996**21_800 == pytest.approx(0.418, abs=1e-3)
+    assert pytest.approx(0.418, abs=1e-3) == 0.99996**21_800
 
 
 def test_refresh_scores_the_averaged_weights_not_a_stale_cache() -> None:

@@ -15,10 +15,10 @@ import pytest
 import timm
 import torch
 import yaml
-from conftest import write_chexpert
 from timm.scheduler import CosineLRScheduler
 
 import mxa
+from conftest import write_chexpert
 from mxa.data.augment import Augment
 from mxa.data.options import DataOptions, read
 from mxa.errors import ArtifactError, ConfigError, DataError
@@ -326,7 +326,7 @@ def test_a_missing_image_stops_before_training(config: TrainConfig, tmp_path: Pa
     root = write_chexpert(tmp_path / "missing", {"train": 10, "valid": 4})
     gone = root / "CheXpert-v1.0-small/train/patient00003/study1/view2_lateral.jpg"
     gone.unlink()
-    with pytest.raises(DataError, match="patient00003/study1/view2_lateral.jpg"):
+    with pytest.raises(DataError, match=r"patient00003/study1/view2_lateral\.jpg"):
         train(replace(config, data=DataOptions(root=str(root))))
 
 

@@ -1,4 +1,4 @@
-"""Augmentation of one radiograph on the CPU: timm's RandAugment, as in the paper [6.2], and three named extras, all off.
+"""Augmentation of one radiograph on the CPU: timm's RandAugment, the paper's [6.2], and three named extras, all off.
 
 Every picture's randomness comes from (seed, epoch, row) alone, so that it depends neither on the number of workers nor
 on the order of loading.

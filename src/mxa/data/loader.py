@@ -126,6 +126,7 @@ class ResumableLoader(DataLoader[Batch]):
     training has come, so the trainer's side says it with :meth:`mark`.
     """
 
+    dataset: RadiographDataset
     sampler: EpochSampler
 
     def mark(self, epoch: int, batches: int) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -15,8 +16,9 @@ from mxa.data.images import read_grey
 from mxa.errors import ConfigError
 from mxa.models.artifact import Classifier
 
+Box = tuple[float, float, float, float]
 RED = "#e3000f"
-STYLES = (":", "--", "-")
+STYLES: tuple[Literal[":", "--", "-"], ...] = (":", "--", "-")
 """Line style of stage 1, 2 and 3."""
 
 
@@ -30,7 +32,7 @@ class RegionPicture:
     """
 
     grey: npt.NDArray[np.uint8]
-    boxes: dict[str, tuple[float, float, float, float]]
+    boxes: dict[str, Box]
 
 
 def find_regions(classifier: Classifier, files: Sequence[Path]) -> list[RegionPicture]:
@@ -49,8 +51,11 @@ def find_regions(classifier: Classifier, files: Sequence[Path]) -> list[RegionPi
     found = []
     for i, grey in enumerate(pictures):
         height, width = grey.shape
-        placed = {name: contract.to_source(boxes[i].cpu().numpy(), width, height) for name, boxes in regions.items()}
-        found.append(RegionPicture(grey, {name: tuple(map(float, box)) for name, box in placed.items()}))
+        placed: dict[str, Box] = {}
+        for name, boxes in regions.items():
+            x1, y1, x2, y2 = contract.to_source(boxes[i].cpu().numpy(), width, height).tolist()
+            placed[name] = (x1, y1, x2, y2)
+        found.append(RegionPicture(grey, placed))
     return found
 
 
@@ -87,7 +92,7 @@ def region_figure(pictures: Sequence[RegionPicture], captions: Sequence[str], co
 
 
 def _last_of_each_stage(
-    boxes: dict[str, tuple[float, float, float, float]],
-) -> dict[int, tuple[float, float, float, float]]:
+    boxes: dict[str, Box],
+) -> dict[int, Box]:
     """Blocks come in the network's order, so that a later block of a stage replaces an earlier one."""
     return {int(name.split(".")[1]): box for name, box in boxes.items()}

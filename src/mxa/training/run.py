@@ -15,7 +15,6 @@ The run's folder holds::
 import importlib.util
 import json
 import logging
-import os
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,22 +28,21 @@ import torch
 import yaml
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
-from torch import Tensor, nn
+from torch import Tensor
 
-from mxa.data.augment import Augmenter
 from mxa.data.check import table_problems
-from mxa.data.decode import decode_all
-from mxa.data.loader import EpochSampler, RadiographDataset, ResumableLoader, make_loader
+from mxa.data.loader import RadiographDataset
 from mxa.data.options import read
 from mxa.data.problems import Problem
 from mxa.data.table import Table
 from mxa.errors import ConfigError, DataError
 from mxa.evaluation.metrics import Evaluation
 from mxa.models.artifact import Architecture, Classifier, load, save
-from mxa.models.build import build_model
 from mxa.predict import predict_dataset
 from mxa.training.callbacks import History, ProgressBar, StopPolitely
 from mxa.training.config import TrainConfig
+from mxa.training.initial import initial_model
+from mxa.training.loaders import make_loaders
 from mxa.training.module import ClassifierModule, prefix
 from mxa.training.provenance import environment
 
@@ -81,26 +79,23 @@ def train(config: TrainConfig, *, resume: bool = False) -> RunResult:
         TrainingInterrupted: stopped from outside; a checkpoint is left.
     """
     folder = Path(config.out)
-    checkpoint = _prepare(folder, config, resume)
+    checkpoint = _checkpoint(folder, config) if resume else None
+    if not resume:
+        _refuse_existing(folder)
     problems: list[Problem] = []
     table = read(config.data, problems=problems)
     check_trainable(table, config, problems)
+    training, validation = make_loaders(config, table)
     lt.seed_everything(config.seed, verbose=False)
-    module = ClassifierModule(
-        _network(config, table),
-        config.preprocess,
-        config.optim,
-        table.labels,
-        [str(p) for p in table.split("train").frame["path"]],
-    )
+    network = initial_model(config.model, table.labels, config.preprocess.size)
+    files = table.split("train").frame["path"].tolist()
+    module = ClassifierModule(network, config.preprocess, config.optim, table.labels, files)
     provenance = _describe_data(table, config)
-    if not resume:
-        _write_json(folder / "environment.json", environment())
-        _write_json(folder / "data.json", provenance)
-    training, validation = _loaders(config, table)
-    keepers = {name: _keep_best(folder, name) for name in module.weights}
     if checkpoint:
         training.load_state_dict(_loader_state(checkpoint))
+    else:
+        _open_folder(folder, config, provenance)
+    keepers = {name: _keep_best(folder, name) for name in module.weights}
     stopper = StopPolitely(folder / "checkpoints" / "last.ckpt")
     trainer = _trainer(config, folder, [*keepers.values(), stopper], len(training))
     with stopper.listening(), _without_lightnings_remarks():
@@ -151,25 +146,35 @@ def check_trainable(table: Table, config: TrainConfig, found: Sequence[Problem] 
         )
 
 
-def _prepare(folder: Path, config: TrainConfig, resume: bool) -> Path | None:
-    """Make or check the run folder; the checkpoint to go on from, if any."""
-    stored = folder / "config.yaml"
-    wanted = yaml.safe_dump(_plain(config.to_dict()), sort_keys=False, allow_unicode=True)
-    if resume:
-        checkpoint = folder / "checkpoints" / "last.ckpt"
-        if not checkpoint.is_file():
-            raise ConfigError(f"{checkpoint} does not exist; nothing to resume: start without --resume")
-        if stored.read_text(encoding="utf-8") != wanted:
-            raise ConfigError(
-                f"the configuration differs from {stored}; resume with the options the run was started with, or "
-                "use another out"
-            )
-        return checkpoint
+def _as_yaml(config: TrainConfig) -> str:
+    return yaml.safe_dump(_plain(config.to_dict()), sort_keys=False, allow_unicode=True)
+
+
+def _refuse_existing(folder: Path) -> None:
+    """Refuse to write over another run."""
     if folder.exists() and any(folder.iterdir()):
         raise ConfigError(f"{folder} exists; choose another --out, remove it, or go on with it by --resume")
+
+
+def _checkpoint(folder: Path, config: TrainConfig) -> Path:
+    """What to go on from, if the run was started with this configuration."""
+    checkpoint = folder / "checkpoints" / "last.ckpt"
+    if not checkpoint.is_file():
+        raise ConfigError(f"{checkpoint} does not exist; nothing to resume: start without --resume")
+    stored = folder / "config.yaml"
+    if stored.read_text(encoding="utf-8") != _as_yaml(config):
+        raise ConfigError(
+            f"the configuration differs from {stored}; resume with the options the run was started with, or use "
+            "another out"
+        )
+    return checkpoint
+
+
+def _open_folder(folder: Path, config: TrainConfig, provenance: Mapping[str, Any]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    stored.write_text(wanted, encoding="utf-8")
-    return None
+    (folder / "config.yaml").write_text(_as_yaml(config), encoding="utf-8")
+    _write_json(folder / "environment.json", environment())
+    _write_json(folder / "data.json", provenance)
 
 
 def _plain(value: Any) -> Any:
@@ -179,70 +184,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     return value
-
-
-def _network(config: TrainConfig, table: Table) -> nn.Module:
-    """The network with its initial weights."""
-    wanted = config.model
-    model = build_model(
-        wanted.name, len(table.labels), config.preprocess.size, pretrained=wanted.pretrained, options=wanted.options
-    )
-    if wanted.warm_start:
-        _warm_start(model, load(wanted.warm_start), table)
-    return model
-
-
-def _warm_start(model: nn.Module, source: Classifier, table: Table) -> None:
-    """Copy a saved model's weights; the head only where its findings are ours, in our order."""
-    state: dict[str, Tensor] = source.model.state_dict()
-    own = model.state_dict()
-    if source.labels.findings != table.labels.findings:
-        head = model.get_classifier()
-        names = [name for name, module in model.named_modules() if module is head]
-        state = {key: own[key] if key.startswith(f"{names[0]}.") else value for key, value in state.items()}
-    differing = sorted(set(own) ^ set(state)) + [
-        key for key in sorted(set(own) & set(state)) if own[key].shape != state[key].shape
-    ]
-    if differing:
-        raise ConfigError(
-            f"model.warm_start is a {source.architecture.name}, whose weights do not fit: {differing[:3]} "
-            f"({len(differing)} in all); "
-            "use the same model.name, model.options and preprocess.size"
-        )
-    model.load_state_dict(state)
-
-
-def _loaders(config: TrainConfig, table: Table) -> tuple[ResumableLoader, ResumableLoader]:
-    """Training and validation loaders of this process."""
-    training, validation = table.split("train"), table.split("valid")
-    augmenter = None
-    if not config.augment.is_off:
-        augmenter = Augmenter(config.augment, config.seed, fill=round(255 * config.preprocess.mean))
-    cached = len(training) + len(validation) <= config.cache_gib * 2**30 / config.preprocess.size**2
-    if cached:
-        log.info("decoding %d images into memory", len(training) + len(validation))
-    datasets = [
-        RadiographDataset(
-            part,
-            config.preprocess,
-            decode_all(part.files(), config.preprocess) if cached else None,
-            augmenter if part is training else None,
-        )
-        for part in (training, validation)
-    ]
-    size = config.optim.batch_size
-    workers = min(os.cpu_count() or 1, 8) if config.workers < 0 else config.workers
-    light = cached and config.workers < 0
-    return (
-        make_loader(
-            datasets[0],
-            EpochSampler(len(training), shuffle=True, seed=config.seed),
-            size,
-            workers=0 if light and augmenter is None else workers,
-            drop_last=True,
-        ),
-        make_loader(datasets[1], EpochSampler(len(validation), shuffle=False), size, workers=0 if light else workers),
-    )
 
 
 def _keep_best(folder: Path, weights: str) -> ModelCheckpoint:
