@@ -63,7 +63,7 @@ def measure(size: str, images: Tensor, rounds: int) -> dict[str, object]:
 def make(name: str, images: Tensor) -> nn.Module:
     """A model in channels-last order on the images' device."""
     model: nn.Module = timm.create_model(name, in_chans=1, num_classes=14, img_size=images.shape[-1])
-    return model.to(images.device, memory_format=torch.channels_last)
+    return model.to(images.device).to(memory_format=torch.channels_last)
 
 
 def count(model: nn.Module) -> int:

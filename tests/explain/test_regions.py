@@ -1,0 +1,75 @@
+"""Boxes carried back to the picture's own pixels, and drawn in red where they are."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.colors import to_rgba
+from matplotlib.patches import Rectangle
+from PIL import Image
+
+from mxa.errors import ConfigError, DataError
+from mxa.explain.regions import RED, RegionPicture, find_regions, region_figure
+from mxa.labels import CHEXPERT14
+from mxa.models.artifact import Architecture, Classifier
+from mxa.models.build import build_model
+from mxa.preprocess import Preprocess
+
+
+def classifier(name: str = "mxa_efficientvit_m0", fit: str = "squash") -> Classifier:
+    torch.manual_seed(0)
+    model = build_model(name, 14, 64).eval()
+    return Classifier(model, Architecture(name, {}), CHEXPERT14, Preprocess(size=64, fit=fit), {})
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    file = tmp_path / "wide.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (100, 200)).astype(np.uint8)).save(file)
+    return file
+
+
+@pytest.mark.parametrize(("fit", "window"), [("squash", (0, 0, 200, 100)), ("crop", (50, 0, 150, 100))])
+def test_boxes_in_the_pictures_pixels(picture: Path, fit: str, window: tuple[int, int, int, int]) -> None:
+    model = classifier(fit=fit)
+    (found,) = find_regions(model, [picture])
+    assert found.grey.shape == (100, 200)
+    pixels = torch.from_numpy(model.preprocess.resize(found.grey))[None, None]
+    left, top, right, bottom = window
+    for name, boxes in model.regions(pixels).items():
+        x1, y1, x2, y2 = boxes[0].tolist()
+        expected = [
+            left + x1 * (right - left),
+            top + y1 * (bottom - top),
+            left + x2 * (right - left),
+            top + y2 * (bottom - top),
+        ]
+        assert found.boxes[name] == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_model_without_mxa_has_nothing_to_show(picture: Path) -> None:
+    with pytest.raises(ConfigError, match="no MXA block"):
+        find_regions(classifier("efficientvit_m0"), [picture])
+
+
+def test_a_missing_picture_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"gone\.png"):
+        find_regions(classifier(), [tmp_path / "gone.png"])
+
+
+def test_the_last_box_of_each_stage_is_drawn_in_red() -> None:
+    boxes = {
+        "stages.0.blocks.0": (1.0, 2.0, 11.0, 22.0),
+        "stages.2.blocks.0": (0.0, 0.0, 5.0, 5.0),
+        "stages.2.blocks.1": (3.0, 4.0, 13.0, 24.0),
+    }
+    figure = region_figure([RegionPicture(np.zeros((30, 30), np.uint8), boxes)] * 2, ["a", "b"], columns=2)
+    for ax, caption in zip(figure.axes, "ab", strict=True):
+        frames = [patch for patch in ax.patches if isinstance(patch, Rectangle)]
+        assert [(f.get_x(), f.get_y(), f.get_width(), f.get_height()) for f in frames] == [
+            (0.5, 1.5, 10, 20),
+            (2.5, 3.5, 10, 20),
+        ]
+        assert {f.get_edgecolor() for f in frames} == {to_rgba(RED)}
+        assert ax.get_title() == caption
