@@ -174,7 +174,7 @@ def test_check_finds_nothing_in_good_data_and_everything_in_bad(
         "unreadable image",
         "2.0",
         "duplicate",
-        "equal pixels",
+        "duplicate pixels",
     ):
         assert expected in printed, expected
 

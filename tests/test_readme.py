@@ -58,9 +58,8 @@ def write_nih(root: Path) -> None:
     (root / "Data_Entry_2017_v2020.csv").write_text("\n".join([header, *rows]) + "\n")
     (root / "train_val_list.txt").write_text("\n".join(names[:32]) + "\n")
     (root / "test_list.txt").write_text("\n".join(names[32:]) + "\n")
-    (root / "BBox_List_2017.csv").write_text(
-        "Image Index,Finding Label,Bbox [x,y,w,h],Unnamed: 6,Unnamed: 7,Unnamed: 8\n"
-    )
+    boxes = f"Image Index,Finding Label,Bbox [x,y,w,h],,,\n{names[1]},Effusion,100,200,300,400,,,\n"
+    (root / "BBox_List_2017.csv").write_text(boxes)
 
 
 @pytest.fixture
@@ -92,6 +91,8 @@ def test_every_mxa_command_runs(workplace: Path) -> None:
     for words in commands():
         if words[0] != "mxa":
             continue
+        if "--resume" in words:  # as if the run had been killed before its model was saved
+            shutil.rmtree(workplace / "runs" / "phantom" / "model")
         line = [sys.executable, "-m", *small(words)]
         done = subprocess.run(line, cwd=workplace, capture_output=True, text=True, timeout=300, check=False)
         allowed = ALLOWED.get(" ".join(words[1:3]), {0})

@@ -4,6 +4,7 @@ import csv
 import importlib.metadata
 import json
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from dataclasses import replace
@@ -317,9 +318,13 @@ def test_an_existing_run_is_not_overwritten(config: TrainConfig) -> None:
 def test_resume_needs_a_checkpoint_and_the_same_configuration(config: TrainConfig) -> None:
     with pytest.raises(ConfigError, match="nothing to resume"):
         train(config, resume=True)
-    train(config)
+    finished = train(config)
+    with pytest.raises(ConfigError, match="this run is finished"):
+        train(config, resume=True)
+    shutil.rmtree(finished.model)
     with pytest.raises(ConfigError, match="configuration differs"):
         train(replace(config, seed=9), resume=True)
+    assert train(config, resume=True).validation == finished.validation
 
 
 def test_a_missing_image_stops_before_training(config: TrainConfig, tmp_path: Path) -> None:

@@ -159,6 +159,10 @@ def _refuse_existing(folder: Path) -> None:
 def _checkpoint(folder: Path, config: TrainConfig) -> Path:
     """What to go on from, if the run was started with this configuration."""
     checkpoint = folder / "checkpoints" / "last.ckpt"
+    if (folder / "model").exists():
+        raise ConfigError(
+            f"{folder / 'model'} exists: this run is finished; remove that folder to save its model again"
+        )
     if not checkpoint.is_file():
         raise ConfigError(f"{checkpoint} does not exist; nothing to resume: start without --resume")
     stored = folder / "config.yaml"
