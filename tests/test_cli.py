@@ -239,7 +239,7 @@ def test_an_unknown_finding_is_named(tiny_chexpert: Path, tmp_path: Path, capsys
 def test_ctrl_c_and_resume(tmp_path: Path) -> None:
     """A real process, a real signal, and the same result as without."""
     root = write_chexpert(tmp_path / "data", {"train": 60, "valid": 8})
-    command = [sys.executable, "-m", "mxa", "train", *FAST, "--data.root", str(root), "--optim.epochs", "12", "--out"]
+    command = [sys.executable, "-m", "mxa", "train", *FAST, "--data.root", str(root), "--optim.epochs", "8", "--out"]
     process = subprocess.Popen([*command, str(tmp_path / "run")], stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
     while not (tmp_path / "run" / "history.csv").exists() and time.monotonic() < deadline:
@@ -253,7 +253,7 @@ def test_ctrl_c_and_resume(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONWARNINGS": "default"}
     subprocess.run([*command, str(tmp_path / "run"), "--resume"], check=True, env=environment, timeout=300)
     with (tmp_path / "run" / "history.csv").open() as stream:
-        assert [int(row["epoch"]) for row in csv.DictReader(stream)] == list(range(12))
+        assert [int(row["epoch"]) for row in csv.DictReader(stream)] == list(range(8))
 
 
 def bad_image(kind: str, file: Path) -> None:

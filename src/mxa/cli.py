@@ -23,6 +23,8 @@ Your own data:     mxa data check ROOT --dataset chexpert
                    mxa train --config configs/mxa.yaml --data.root ROOT --out runs/first
                    mxa evaluate runs/first/model --data ROOT --split valid --out runs/first/valid
                    mxa predict runs/first/model IMAGES --out predictions.csv
+With a teacher:    mxa teacher convert densenet121-res224-chex --out teachers/densenet121-res224-chex
+                   mxa train --config configs/mxa_kd.yaml --data.root ROOT --out runs/distilled
 
 `mxa COMMAND --help` explains each option. Research software; not for clinical use."""
 
@@ -53,6 +55,15 @@ def _parser() -> ArgumentParser:
     commands.add_subcommand(
         "demo", _demo_parser(), help="phantom data, two models, a report: the whole way without any data"
     )
+    teacher = ArgumentParser(allow_abbrev=False, description="Get teachers ready for distillation.")
+    commands.add_subcommand("teacher", teacher, help="convert teachers, and store what they say of a data set")
+    teacher_commands = teacher.add_subcommands(dest="subcommand")
+    teacher_commands.add_subcommand(
+        "convert", _convert_parser(), help="make a saved model of one of TorchXRayVision's DenseNet-121 classifiers"
+    )
+    teacher_commands.add_subcommand(
+        "predict", _teacher_predict_parser(), help="store a teacher's logits of a data set, for kd.cache"
+    )
     data = ArgumentParser(allow_abbrev=False, description="Make and check data sets.")
     commands.add_subcommand("data", data, help="make and check data sets")
     data_commands = data.add_subcommands(dest="subcommand")
@@ -66,8 +77,8 @@ def _parser() -> ArgumentParser:
 def _chosen(args: Namespace) -> tuple[str, Namespace]:
     """The command's full name and its own options."""
     command, options = args.command, args[args.command]
-    if command == "data":
-        return f"data {options.subcommand}", options[options.subcommand]
+    if command in {"data", "teacher"}:
+        return f"{command} {options.subcommand}", options[options.subcommand]
     return command, options
 
 
@@ -82,6 +93,38 @@ def _train_parser() -> ArgumentParser:
     )
     parser.add_argument("--config", action="config", help="YAML file with any of the options below")
     parser.add_argument("--resume", action="store_true", help="go on with an interrupted run from its last checkpoint")
+    parser.add_class_arguments(TrainConfig)
+    return parser
+
+
+def _convert_parser() -> ArgumentParser:
+    parser = ArgumentParser(
+        allow_abbrev=False,
+        description="Make a saved model of a TorchXRayVision DenseNet-121: its download is a pickle, which is opened "
+        "here, once, and nowhere else. The library keeps it in ~/.torchxrayvision/models_data; where it is missing it "
+        "is downloaded.",
+    )
+    parser.add_argument(
+        "weights", type=str, help="densenet121-res224-chex, -all, -nih, -pc, -rsna, -mimic_nb or -mimic_ch"
+    )
+    parser.add_argument("--out", type=str, required=True, help="new folder for the saved model")
+    parser.add_argument("--cache_dir", type=str, default=None, help="folder of the library's file, if it is another")
+    parser.add_argument(
+        "--trust",
+        action="store_true",
+        help="open the file even if it holds more than a DenseNet; it can run any code on this machine",
+    )
+    return parser
+
+
+def _teacher_predict_parser() -> ArgumentParser:
+    parser = ArgumentParser(
+        allow_abbrev=False,
+        description="Run kd.teacher once over the training and validation images and store its logits in kd.cache. "
+        "Takes the options of `mxa train`; data, preprocess, kd and workers count. The same options then train from "
+        "the cache.",
+    )
+    parser.add_argument("--config", action="config", help="YAML file with any of the options below")
     parser.add_class_arguments(TrainConfig)
     return parser
 
@@ -141,7 +184,9 @@ def _predict_parser() -> ArgumentParser:
 
 def _demo_parser() -> ArgumentParser:
     parser = ArgumentParser(
-        allow_abbrev=False, description="Draw phantom data, train EfficientViT-M0 with and without MXA, write a report."
+        allow_abbrev=False,
+        description="Draw phantom data, train EfficientViT-M0 without and with MXA and distilled from a small teacher, "
+        "write a report.",
     )
     parser.add_argument("--out", type=str, default="runs/demo", help="new folder for data, runs and report")
     parser.add_argument("--images", type=int, default=8000, help="phantom images over all splits")
@@ -191,6 +236,25 @@ def _predict(options: Namespace) -> int:
     return 1 if failed else 0
 
 
+def _convert(options: Namespace) -> int:
+    from mxa.models.artifact import load
+    from mxa.models.xrv import convert
+
+    folder = convert(options.weights, Path(options.out), options.cache_dir, trust=options.trust)
+    print(f"{folder}: {options.weights} as a saved model of {', '.join(load(folder).labels)}")
+    return 0
+
+
+def _teacher_predict(options: Namespace) -> int:
+    from mxa.training.teacher_cache import fill_cache
+
+    config: TrainConfig = _from_namespace(TrainConfig, _teacher_predict_parser(), options)
+    with tqdm(unit="image", disable=None) as bar:
+        folder = fill_cache(config, progress=_advance(bar))
+    print(f"{folder}: the teacher's logits of the training and validation images; train with --kd.cache {folder}")
+    return 0
+
+
 def _check(options: Namespace) -> int:
     from mxa.data.check import check_dataset
     from mxa.data.problems import Problem
@@ -237,6 +301,8 @@ COMMANDS: dict[str, Callable[[Namespace], int]] = {
     "evaluate": _evaluate,
     "predict": _predict,
     "demo": _demo,
+    "teacher convert": _convert,
+    "teacher predict": _teacher_predict,
     "data phantom": _phantom,
     "data check": _check,
 }

@@ -11,6 +11,7 @@ from mxa.evaluation.figures import roc_figure
 from mxa.evaluation.metrics import Evaluation
 from mxa.models.artifact import Classifier, load
 from mxa.predict import predict_table
+from mxa.training.provenance import split_otherwise
 
 log = logging.getLogger(__name__)
 
@@ -51,12 +52,7 @@ def evaluate_model(model: Path, data: DataOptions, split: str, out: Path, worker
 
 def _warn_if_foreign(classifier: Classifier, table: Table, split: str) -> None:
     """The same data set split otherwise than in training would score training images as validation."""
-    trained = classifier.training.get("data", {})
-    if (
-        split == "valid"
-        and trained.get("dataset") == table.dataset
-        and trained.get("fingerprint") != table.fingerprint()
-    ):
+    if split == "valid" and split_otherwise(classifier.training, table):
         log.warning(
             "the table differs from the one that the model was trained with: its validation split may hold "
             "images that the model has "

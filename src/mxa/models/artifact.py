@@ -139,7 +139,7 @@ def load(folder: str | Path, weights: str | None = None, device: str | torch.dev
             which.
     """
     folder = Path(folder)
-    config = _read_config(folder)
+    config = read_config(folder)
     try:
         labels = LabelSet.from_dict(config["labels"])
         preprocess = Preprocess.from_dict(config["preprocess"])
@@ -155,8 +155,36 @@ def load(folder: str | Path, weights: str | None = None, device: str | torch.dev
     return Classifier(model.eval().to(device), architecture, labels, preprocess, training)
 
 
-def _read_config(folder: Path) -> dict[str, Any]:
+def fingerprint(folder: str | Path) -> str:
+    """SHA-256 of what decides a saved model's logits: architecture, findings, preprocessing and (selected) weights.
+
+    Reads the configuration alone; :func:`load` checks that the weights are the ones that it names.
+
+    Raises:
+        ArtifactError: the folder holds no model, or its configuration is garbled.
+    """
+    config = read_config(folder)
+    try:
+        parts = [config[key] for key in ("architecture", "labels", "preprocess")]
+        parts.append(config["files"][WEIGHTS_FILE]["sha256"])
+    except (KeyError, TypeError) as error:
+        raise ArtifactError(f"{Path(folder) / CONFIG_FILE} lacks or garbles {error}; save the model again") from error
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def read_config(folder: str | Path) -> dict[str, Any]:
+    """The contents of a saved model's ``config.json``.
+
+    Raises:
+        ArtifactError: the folder holds no model, or one of an unknown version.
+    """
+    folder = Path(folder)
     file = folder / CONFIG_FILE
+    if folder.is_file():
+        raise ArtifactError(
+            f"{folder} is a file, not a saved model's folder. If it is a pickled network of TorchXRayVision, convert "
+            "it once with `mxa teacher convert`; mxa opens no other pickle"
+        )
     if not file.is_file():
         raise ArtifactError(
             f"{folder} is not a saved model: it has no {CONFIG_FILE}; give the folder that `mxa train` wrote "

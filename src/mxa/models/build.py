@@ -23,7 +23,7 @@ def build_model(
         options: further arguments of the model.
 
     Raises:
-        ConfigError: timm has no such model, or the model refuses an option.
+        ConfigError: timm has no such model, the model refuses an option, or pretrained weights cannot be had.
     """
     if not timm.is_model(name):
         close = timm.list_models(f"*{name.rpartition('_')[2]}*")[:5]
@@ -37,6 +37,12 @@ def build_model(
         model: nn.Module = timm.create_model(
             name, pretrained=pretrained, in_chans=1, num_classes=num_classes, **{**sized, **(options or {})}
         )
+    except OSError as error:  # the hub's "not in the cache, and no network"; it is a ValueError as well
+        raise ConfigError(
+            f"model.pretrained: the weights of {name} are neither in the Hugging Face cache nor could they be "
+            f"downloaded ({error}); get {cfg.hf_hub_id if cfg is not None else name} on a machine with a network and "
+            "copy its cache folder, or train without model.pretrained"
+        ) from error
     except (TypeError, ValueError) as error:
         raise ConfigError(f"model.options {dict(options or {})} do not fit {name}: {error}") from error
     return model

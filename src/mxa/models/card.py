@@ -45,6 +45,14 @@ def model_card(config: Mapping[str, Any]) -> str:
 
 def _provenance(training: Mapping[str, Any]) -> list[str]:
     lines = []
+    if "source" in training:
+        source = training["source"]
+        lines += [
+            "## Source",
+            f"The weights {source['weights']} of {source['library']}, converted from `{source['file']}` (SHA-256 "
+            f"`{source['sha256']}`). Untrained outputs and operating points are left out; the logits are raw.",
+            "",
+        ]
     if "data" in training:
         data = training["data"]
         lines += [
@@ -55,6 +63,15 @@ def _provenance(training: Mapping[str, Any]) -> list[str]:
             f"Fingerprint of the label table: `{data['fingerprint'][:16]}`. Uncertain labels: "
             f"{data['policy']['uncertain']}; "
             f"blank labels: {data['policy']['blank']}.",
+            "",
+        ]
+    if "distillation" in training:
+        taught = training["distillation"]
+        teachers = ", ".join(f"`{one['path']}` ({one['fingerprint'][:12]})" for one in taught["teachers"])
+        lines += [
+            "## Teacher",
+            f"Distilled from {teachers}, which taught {len(taught['taught'])} findings"
+            + (f"; not {', '.join(taught['not_taught'])}." if taught["not_taught"] else "."),
             "",
         ]
     if "validation" in training:

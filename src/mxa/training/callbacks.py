@@ -79,7 +79,7 @@ class StopPolitely(lt.Callback):
 
 
 class History(lt.Callback):
-    """One CSV row per epoch: learning rate, training loss, images/s, validation of raw and averaged weights.
+    """One CSV row per epoch: learning rate, losses, images/s, validation of raw and averaged weights, teacher.
 
     Args:
         file: ``history.csv`` of the run; a resumed run goes on in it.
@@ -124,9 +124,12 @@ class History(lt.Callback):
             "train/loss": float(trainer.callback_metrics["train/loss_epoch"]),
             "images_per_s": round(self._rate, 1),
         }
+        for key in ("train/base_loss", "train/distill_loss"):
+            if key in trainer.callback_metrics:
+                row[key] = float(trainer.callback_metrics[key])
         for name, result in pl_module.evaluations.items():
             row |= {f"{prefix(name)}/{key}": value for key, value in summary(result).items()}
-        self._append(row)
+        self._append(row | pl_module.kd_figures())
         shown = ", ".join(f"{key} {value:.4g}" for key, value in list(row.items())[2:])
         log.info("epoch %d of %s: %s", row["epoch"] + 1, trainer.max_epochs, shown)
 

@@ -13,6 +13,7 @@ from mxa.errors import ConfigError
 from mxa.preprocess import Preprocess
 
 PRECISIONS = ("auto", "32", "bf16")
+KD_TYPES = ("soft", "hard")
 
 
 def _require(condition: bool, name: str, value: object, wanted: str) -> None:
@@ -89,6 +90,52 @@ class OptimConfig:
 
 
 @dataclass(frozen=True)
+class KdConfig:
+    """Knowledge distillation [3.4, 5]; off without a teacher."""
+
+    teacher: str | list[str] = ""
+    """Folder of the saved model that teaches, or a list of them (mean of the logits over those that know a finding).
+    Any saved model can teach; `mxa teacher convert` makes one of a TorchXRayVision DenseNet-121."""
+    type: str = "soft"
+    """soft (the teacher's probabilities are the targets, the paper's) or hard (1 where they exceed 0.5)."""
+    alpha: float = 0.5
+    """Weight of the distillation loss; the loss on the labels has 1 - alpha."""
+    tau: float = 1.0
+    """Temperature of soft distillation: both logits are divided by it, the loss is multiplied by its square."""
+    dynamic_weights: bool = True
+    """Weight finding j by 1 - the teacher's mean probability of it in the batch [5.2]."""
+    no_finding: str = "product"
+    """Where a teacher has no output for "No Finding": product (of its pathologies' absences, the paper's) or ignore (it
+    does not teach it)."""
+    full_weight_untaught: bool = False
+    """Give the labels of findings that no teacher knows their full weight instead of the paper's 1 - alpha."""
+    teach_masked: bool = False
+    """Distil also where the label is masked (uncertain with u-ignore, blank with ignore, not annotated)."""
+    cache: str = ""
+    """Folder of logits that `mxa teacher predict` stored; used instead of running the teacher in each step. The teacher
+    has then seen the pictures without augmentation. Empty runs it."""
+
+    def __post_init__(self) -> None:
+        if self.type not in KD_TYPES:
+            raise ConfigError(f"kd.type is {self.type!r}; choose one of {', '.join(KD_TYPES)}")
+        _require(0 <= self.alpha <= 1, "kd.alpha", self.alpha, "from 0 to 1")
+        _require(self.tau > 0, "kd.tau", self.tau, "positive")
+        if self.type == "hard" and self.tau != 1:
+            raise ConfigError(
+                f"kd.tau is {self.tau!r}, but hard targets have no temperature; leave it at 1 or use soft"
+            )
+        if self.cache and not self.teachers:
+            raise ConfigError("kd.cache is given without kd.teacher; name the teacher whose logits it holds")
+
+    @property
+    def teachers(self) -> tuple[str, ...]:
+        """The teachers' folders; empty where there is no distillation."""
+        if isinstance(self.teacher, str):
+            return (self.teacher,) if self.teacher else ()
+        return tuple(self.teacher)
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """A whole training run."""
 
@@ -101,6 +148,7 @@ class TrainConfig:
     augment: Augment = field(default_factory=Augment)
     model: ModelConfig = field(default_factory=ModelConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
+    kd: KdConfig = field(default_factory=KdConfig)
     precision: str = "auto"
     """auto (bf16 autocast on a GPU that has it, else 32-bit), 32 or bf16."""
     cache_gib: float = 4.0

@@ -6,25 +6,37 @@ from mxa.errors import ConfigError
 from mxa.labels import LabelSet
 from mxa.models.artifact import Classifier, load
 from mxa.models.build import build_model
+from mxa.preprocess import Preprocess
 from mxa.training.config import ModelConfig
 
 
-def initial_model(config: ModelConfig, labels: LabelSet, size: int) -> nn.Module:
+def initial_model(config: ModelConfig, labels: LabelSet, preprocess: Preprocess) -> nn.Module:
     """Make the network with its initial weights.
 
     Args:
         config: which network, and what it starts from.
         labels: the L findings.
-        size: width and height of the input in pixels.
+        preprocess: the run's contract.
 
     Raises:
-        ConfigError: the network is unknown, or the weights to start from do not fit it.
+        ConfigError: the network is unknown, or the weights to start from do not fit it or the run's pixel scaling.
         ArtifactError: the model to start from cannot be loaded.
     """
-    model = build_model(config.name, len(labels), size, pretrained=config.pretrained, options=config.options)
+    model = build_model(config.name, len(labels), preprocess.size, pretrained=config.pretrained, options=config.options)
     if config.warm_start:
-        _warm_start(model, load(config.warm_start), labels)
+        source = load(config.warm_start)
+        _check_scaling(source.preprocess, preprocess)
+        _warm_start(model, source, labels)
     return model
+
+
+def _check_scaling(source: Preprocess, own: Preprocess) -> None:
+    """Weights that were trained on other pixel values would start from nonsense without a word."""
+    if (source.mean, source.std) != (own.mean, own.std):
+        raise ConfigError(
+            f"model.warm_start was trained with preprocess.mean {source.mean} and preprocess.std {source.std}, this "
+            f"run has {own.mean} and {own.std}; use the model's, so that its weights see what they expect"
+        )
 
 
 def _warm_start(model: nn.Module, source: Classifier, labels: LabelSet) -> None:

@@ -33,13 +33,17 @@ def make_loaders(config: TrainConfig, table: Table) -> tuple[ResumableLoader, Re
     order = EpochSampler(len(training), shuffle=True, seed=config.seed)
     size = config.optim.batch_size
     return (
-        make_loader(training, order, size, workers=_workers(config, cached and augmenter is None), drop_last=True),
-        make_loader(validation, EpochSampler(len(validation), shuffle=False), size, workers=_workers(config, cached)),
+        make_loader(
+            training, order, size, workers=loading_processes(config, cached and augmenter is None), drop_last=True
+        ),
+        make_loader(
+            validation, EpochSampler(len(validation), shuffle=False), size, workers=loading_processes(config, cached)
+        ),
     )
 
 
-def _workers(config: TrainConfig, light: bool) -> int:
-    """Loading processes; none where a batch is one indexing of memory."""
+def loading_processes(config: TrainConfig, light: bool) -> int:
+    """How many to use; none where a batch is one indexing of memory (``light``)."""
     if config.workers >= 0:
         return config.workers
     return 0 if light else min(os.cpu_count() or 1, 8)

@@ -16,6 +16,7 @@ from mxa.evaluation.metrics import Evaluation, evaluate
 from mxa.labels import LabelSet
 from mxa.preprocess import Preprocess
 from mxa.training.config import OptimConfig
+from mxa.training.distillation import Distiller
 from mxa.training.ema import Ema
 from mxa.training.losses import masked_bce_with_logits
 
@@ -33,10 +34,17 @@ class ClassifierModule(lt.LightningModule):
         optim: optimiser, schedule, clipping, averaging.
         labels: the L findings.
         files: names of the training rows, for the message when the loss is not finite.
+        distiller: the teacher's loss, or None. It is no submodule: the teacher is neither trained nor saved.
     """
 
     def __init__(
-        self, model: nn.Module, preprocess: Preprocess, optim: OptimConfig, labels: LabelSet, files: list[str]
+        self,
+        model: nn.Module,
+        preprocess: Preprocess,
+        optim: OptimConfig,
+        labels: LabelSet,
+        files: list[str],
+        distiller: Distiller | None = None,
     ) -> None:
         super().__init__()
         # Convolutions run a third faster in this memory order; it changes no value's meaning.
@@ -45,6 +53,7 @@ class ClassifierModule(lt.LightningModule):
         self.optim = optim
         self.labels = labels
         self.files = files
+        self.distiller = distiller
         self.ema = Ema(model, optim.ema_decay) if optim.ema_decay else None
         self.evaluations: dict[str, Evaluation] = {}
         self._outputs: dict[str, list[np.ndarray]] = {}
@@ -63,12 +72,31 @@ class ClassifierModule(lt.LightningModule):
 
     # ---------------------------------------------------------------- training
 
+    def on_fit_start(self) -> None:
+        """The teacher goes where the student is."""
+        if self.distiller is not None:
+            self.distiller.to(self.device)
+
+    def on_train_epoch_start(self) -> None:
+        """Each epoch has its own mean of the teacher's weights."""
+        if self.distiller is not None:
+            self.distiller.start_epoch()
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of one batch."""
-        loss = masked_bce_with_logits(self(batch.image).float(), batch.target, batch.mask)
+        loss = self._loss(self(batch.image).float(), batch)
         self._watch(loss.detach(), batch.row)
         self.log("train/loss", loss.detach(), on_step=True, on_epoch=True, batch_size=len(batch.row))
         return loss
+
+    def _loss(self, logits: Tensor, batch: Batch) -> Tensor:
+        """On the labels, and on the teacher where there is one."""
+        if self.distiller is None:
+            return masked_bce_with_logits(logits, batch.target, batch.mask)
+        terms = self.distiller(logits, batch)
+        parts = {"train/base_loss": terms.base, "train/distill_loss": terms.distill}
+        self.log_dict(parts, on_step=False, on_epoch=True, batch_size=len(batch.row))
+        return terms.total
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Tell the loader where training is: a checkpoint may be written once this batch is done."""
@@ -97,8 +125,20 @@ class ClassifierModule(lt.LightningModule):
         )
 
     def on_train_epoch_end(self) -> None:
-        """The last steps since the last look."""
+        """The last steps since the last look; the teacher's part."""
         self._raise_if_not_finite()
+        self.log_dict(self.kd_figures())
+
+    def kd_figures(self) -> dict[str, float]:
+        """The findings' mean weights of this epoch and the teacher's own AUROC; empty without a teacher."""
+        if self.distiller is None:
+            return {}
+        macro = self.distiller.validation.auroc_macro
+        weights = self.distiller.mean_weights(self.labels)
+        return {
+            "kd/teacher_auroc_macro": float("nan") if macro is None else macro,
+            **{f"kd/weight/{finding}": weight for finding, weight in weights.items()},
+        }
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Step, then let the average follow."""

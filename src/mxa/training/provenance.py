@@ -5,11 +5,13 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from mxa.data.table import Table
 from mxa.version import __version__
 
 PACKAGES = ("numpy", "pandas", "pillow", "torch", "torchvision", "timm", "lightning", "safetensors")
@@ -27,6 +29,19 @@ def environment() -> dict[str, Any]:
         "git": git_revision(),
         "command": sys.argv,
     }
+
+
+def split_otherwise(training: Mapping[str, Any], table: Table) -> bool:
+    """Whether a saved model was trained on a table's data set, but with another split or other labels.
+
+    Its training images may then be validation images of the table.
+
+    Args:
+        training: the model's provenance (``Classifier.training``).
+        table: the whole table.
+    """
+    trained = training.get("data", {})
+    return trained.get("dataset") == table.dataset and trained.get("fingerprint") != table.fingerprint()
 
 
 def git_revision() -> dict[str, Any] | None:

@@ -5,6 +5,7 @@ The run's folder holds::
     config.yaml        the resolved configuration
     environment.json   versions, machine, source revision, command
     data.json          data fingerprint, counts per split and finding
+    teacher.json       with distillation: the teacher, what it teaches, its own figures on the validation split
     history.csv        one row per epoch
     tensorboard/       the same for TensorBoard, where it is installed
     checkpoints/       last.ckpt (to resume), best-raw.ckpt, best-ema.ckpt
@@ -41,6 +42,7 @@ from mxa.models.artifact import Architecture, Classifier, load, save
 from mxa.predict import predict_dataset
 from mxa.training.callbacks import History, ProgressBar, StopPolitely
 from mxa.training.config import TrainConfig
+from mxa.training.distillation import Distiller, make_distiller, open_teacher
 from mxa.training.initial import initial_model
 from mxa.training.loaders import make_loaders
 from mxa.training.module import ClassifierModule, prefix
@@ -85,16 +87,19 @@ def train(config: TrainConfig, *, resume: bool = False) -> RunResult:
     problems: list[Problem] = []
     table = read(config.data, problems=problems)
     check_trainable(table, config, problems)
-    training, validation = make_loaders(config, table)
+    teacher = open_teacher(config, table)
     lt.seed_everything(config.seed, verbose=False)
-    network = initial_model(config.model, table.labels, config.preprocess.size)
+    network = initial_model(config.model, table.labels, config.preprocess)
+    training, validation = make_loaders(config, table)
+    datasets = training.dataset, validation.dataset
+    distiller = None if teacher is None else make_distiller(config, teacher, table, *datasets)
     files = table.split("train").frame["path"].tolist()
-    module = ClassifierModule(network, config.preprocess, config.optim, table.labels, files)
+    module = ClassifierModule(network, config.preprocess, config.optim, table.labels, files, distiller)
     provenance = _describe_data(table, config)
     if checkpoint:
         training.load_state_dict(_loader_state(checkpoint))
     else:
-        _open_folder(folder, config, provenance)
+        _open_folder(folder, config, provenance, distiller)
     keepers = {name: _keep_best(folder, name) for name in module.weights}
     stopper = StopPolitely(folder / "checkpoints" / "last.ckpt")
     trainer = _trainer(config, folder, [*keepers.values(), stopper], len(training))
@@ -174,11 +179,13 @@ def _checkpoint(folder: Path, config: TrainConfig) -> Path:
     return checkpoint
 
 
-def _open_folder(folder: Path, config: TrainConfig, provenance: Mapping[str, Any]) -> None:
+def _open_folder(folder: Path, config: TrainConfig, provenance: Mapping[str, Any], distiller: Distiller | None) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.yaml").write_text(_as_yaml(config), encoding="utf-8")
     _write_json(folder / "environment.json", environment())
     _write_json(folder / "data.json", provenance)
+    if distiller is not None:
+        _write_json(folder / "teacher.json", distiller.description)
 
 
 def _plain(value: Any) -> Any:
@@ -256,6 +263,8 @@ def _finish(
         "weights": selected,
         "validation": {name: result.to_dict() for name, result in scores.items()},
     }
+    if module.distiller is not None:
+        training["distillation"] = module.distiller.description
     model = save(
         Classifier(module.model, architecture, table.labels, config.preprocess, training),
         folder / "model",

@@ -1,0 +1,141 @@
+"""Teachers: frozen classifiers that tell a student's logits what to be [3.4, 5].
+
+Any saved model can teach. Each keeps its own preprocessing contract: the teachers get the pictures as the student's
+data set gives them, before the student's scaling, and resize and scale them by themselves (spec, known mistake 5).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as nnf
+from torch import Tensor, nn
+
+from mxa.errors import ArtifactError
+from mxa.labels import LabelSet
+from mxa.models.adapter import TeacherOutputAdapter
+from mxa.models.artifact import Classifier, fingerprint, load
+from mxa.preprocess import Preprocess
+
+
+@dataclass(frozen=True)
+class TeacherModel:
+    """A saved model that teaches.
+
+    Attributes:
+        path: its folder.
+        fingerprint: of its weights and contract, see :func:`mxa.models.artifact.fingerprint`.
+        classifier: the model itself.
+    """
+
+    path: str
+    fingerprint: str
+    classifier: Classifier
+
+    def describe(self) -> dict[str, Any]:
+        """What a run and a cache remember of it, as plain JSON values."""
+        return {
+            "path": self.path,
+            "fingerprint": self.fingerprint,
+            "architecture": self.classifier.architecture.name,
+            "findings": list(self.classifier.labels),
+            "preprocess": self.classifier.preprocess.to_dict(),
+        }
+
+
+def load_teachers(folders: Sequence[str]) -> list[TeacherModel]:
+    """Load saved models as teachers.
+
+    Raises:
+        ArtifactError: a folder is not a saved model, or is the name of a TorchXRayVision model, which must be converted
+            first; the message says how.
+    """
+    return [TeacherModel(folder, teacher_fingerprint(folder), load(folder)) for folder in folders]
+
+
+def teacher_fingerprint(folder: str) -> str:
+    """The fingerprint of a teacher's folder, without loading its weights.
+
+    Raises:
+        ArtifactError: as :func:`load_teachers`.
+    """
+    if not Path(folder).exists() and folder.startswith("densenet121-res224-"):
+        raise ArtifactError(
+            f"kd.teacher is {folder!r}, a TorchXRayVision model: convert it once with `mxa teacher convert {folder} "
+            f"--out teachers/{folder}` and give the new folder"
+        )
+    return fingerprint(folder)
+
+
+class Teacher(nn.Module):
+    """One or several frozen classifiers behind one interface: pictures -> logits of the student's findings.
+
+    It stays in evaluation mode whatever :meth:`train` says, needs no gradient and gives none: a module that holds it
+    may be switched to training without moving its batch norm statistics.
+
+    Args:
+        classifiers: the teachers.
+        labels: the student's L findings.
+        no_finding: see :class:`mxa.models.adapter.TeacherOutputAdapter`.
+
+    Attributes:
+        known: (L,) bool, False where the output means nothing.
+
+    Raises:
+        ConfigError: a teacher has no finding in common with the student.
+    """
+
+    def __init__(self, classifiers: Sequence[Classifier], labels: LabelSet, no_finding: str = "product") -> None:
+        super().__init__()
+        self.adapter = TeacherOutputAdapter([tuple(one.labels) for one in classifiers], labels, no_finding)
+        self.networks = nn.ModuleList(one.model.to(memory_format=torch.channels_last) for one in classifiers)
+        self.contracts: list[Preprocess] = [one.preprocess for one in classifiers]
+        self.requires_grad_(False)
+        self.train(False)
+
+    @property
+    def known(self) -> Tensor:
+        """(L,) bool, True where some teacher knows the finding."""
+        return self.adapter.known
+
+    def train(self, mode: bool = True) -> "Teacher":
+        """Stay in evaluation mode."""
+        return super().train(False)
+
+    @torch.no_grad()
+    def outputs(self, pixels: Tensor) -> Tensor:
+        """The teachers' raw logits side by side.
+
+        Args:
+            pixels: (B, 1, S, S) uint8, as the student's data set gives them.
+
+        Returns:
+            (B, T) float32, each teacher's own outputs in its order; no sigmoid, no operating points.
+        """
+        raw = (net(_input(pixels, own)) for net, own in zip(self.networks, self.contracts, strict=True))
+        return torch.cat([one.float() for one in raw], dim=1)
+
+    @torch.no_grad()
+    def forward(self, pixels: Tensor) -> Tensor:
+        """(B, 1, S, S) uint8 -> (B, L) float32 logits of the student's findings, 0 where ``known`` is False."""
+        return self.adapter(self.outputs(pixels))
+
+
+def _input(pixels: Tensor, contract: Preprocess) -> Tensor:
+    """The student's pictures at one teacher's size and scale; resized as TorchXRayVision does, with antialiasing."""
+    grey = pixels.float()
+    if grey.shape[-1] != contract.size:
+        grey = nnf.interpolate(grey, size=(contract.size, contract.size), mode="bilinear", antialias=True)
+    return contract.scale(grey)
+
+
+def ready_teacher(models: Sequence[TeacherModel], labels: LabelSet, no_finding: str) -> Teacher:
+    """The teachers on the accelerator, where there is one.
+
+    Raises:
+        ConfigError: see :class:`Teacher`.
+    """
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return Teacher([one.classifier for one in models], labels, no_finding).to(device)

@@ -1,0 +1,285 @@
+"""A teacher's raw logits of a data set on disk, so that it runs once instead of in every step.
+
+The folder holds::
+
+    cache.json    teachers (by fingerprint), contract of the pictures that they saw, data fingerprint, checksums
+    index.csv     path and split of each row
+    logits.npy    (N, T) float32, the teachers' own outputs side by side
+    glances.npy   (N, 8, 8) uint8, each picture's mean grey on an 8 x 8 grid
+
+It is the teachers' own outputs that are kept, so one cache serves every label set, loss and student. Reading refuses
+what does not fit: other teachers, pictures prepared otherwise, images that are missing, and, by the glances, other
+pictures under the same names.
+"""
+
+import csv
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as nnf
+from torch import Tensor
+
+from mxa.data.decode import decode
+from mxa.data.loader import EpochSampler, RadiographDataset, make_loader
+from mxa.data.options import read
+from mxa.data.table import Table
+from mxa.errors import ArtifactError, ConfigError, DataError
+from mxa.models.teacher import Teacher, TeacherModel, load_teachers, ready_teacher
+from mxa.preprocess import Preprocess
+from mxa.training.config import TrainConfig
+from mxa.training.loaders import loading_processes
+
+FORMAT_VERSION = 1
+MANIFEST, INDEX, LOGITS, GLANCES = "cache.json", "index.csv", "logits.npy", "glances.npy"
+BATCH_SIZE = 32
+GLANCE = 8
+GLANCE_TOLERANCE = 3
+"""Grey levels of 255 by which a picture's means may differ: decoders of different versions do by one or two, other
+pictures by far more."""
+GLANCES_LOOKED_AT = 64
+"""Pictures that are compared where they would have to be decoded for it."""
+_PIXEL_FIELDS = ("size", "fit", "interpolation", "wide_range", "version")
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class CachedRows:
+    """The cache's part for one table.
+
+    Attributes:
+        folder: of the cache.
+        table: N rows.
+        outputs: (N, T) float32, the teachers' raw logits in the table's order.
+        glances: (N, 8, 8) uint8.
+    """
+
+    folder: Path
+    table: Table
+    outputs: Tensor
+    glances: npt.NDArray[np.uint8]
+
+    def check_pictures(self, dataset: RadiographDataset) -> None:
+        """Refuse other pictures under the same names.
+
+        Args:
+            dataset: the table's pictures; all are compared if they are in memory, else a sample of them.
+
+        Raises:
+            DataError: a picture differs from the one that the teacher saw, or cannot be read.
+        """
+        if dataset.pixels is not None:
+            rows = np.arange(len(self.table))
+            seen = torch.cat([glance(part) for part in dataset.pixels.split(256)])
+        else:
+            rows = np.unique(np.linspace(0, len(self.table) - 1, GLANCES_LOOKED_AT).astype(np.int64))
+            pictures = [decode(dataset.files[row], dataset.preprocess) for row in rows]
+            seen = glance(torch.from_numpy(np.stack(pictures)))
+        distance = np.abs(seen.numpy().astype(np.int64) - self.glances[rows]).max(axis=(1, 2))
+        other = np.flatnonzero(distance > GLANCE_TOLERANCE)
+        if len(other):
+            raise DataError(
+                f"{self.folder} was made of other pictures: {len(other)} of {len(rows)} compared differ, such as "
+                f"{self.table.frame['path'].iloc[rows[other[0]]]}; make a new cache with `mxa teacher predict`"
+            )
+
+
+@dataclass(frozen=True)
+class Cache:
+    """An opened cache that fits a run's teachers and contract.
+
+    Attributes:
+        folder: where it is.
+        manifest: the contents of ``cache.json``.
+    """
+
+    folder: Path
+    manifest: dict[str, Any]
+
+    @property
+    def findings(self) -> list[list[str]]:
+        """For each teacher its findings, in the order of its logits."""
+        return [teacher["findings"] for teacher in self.manifest["teachers"]]
+
+    def rows_of(self, table: Table) -> CachedRows:
+        """The logits of a table's rows, joined by path.
+
+        Raises:
+            DataError: an image of the table is not in the cache.
+        """
+        with (self.folder / INDEX).open(newline="", encoding="utf-8") as stream:
+            position = {row["path"]: i for i, row in enumerate(csv.DictReader(stream))}
+        paths = table.frame["path"].tolist()
+        missing = [path for path in paths if path not in position]
+        if missing:
+            data = self.manifest["data"]
+            raise DataError(
+                f"{self.folder} is a cache of other data ({data['dataset']}, {data['images']} images): it lacks "
+                f"{len(missing)} of {len(paths)} images, such as {missing[0]}; make one of these data with `mxa "
+                "teacher predict`"
+            )
+        rows = [position[path] for path in paths]
+        outputs = torch.from_numpy(np.load(self.folder / LOGITS)[rows])
+        return CachedRows(self.folder, table, outputs, np.load(self.folder / GLANCES)[rows])
+
+
+def fill_cache(config: TrainConfig, progress: Progress | None = None) -> Path:
+    """Store the logits of a run's teacher for the run's data: ``kd.cache`` becomes what training with it will read.
+
+    Raises:
+        ConfigError: ``kd.teacher`` or ``kd.cache`` is missing, the cache exists, or a teacher has no finding in common
+            with the data.
+        ArtifactError: a teacher cannot be loaded.
+        DataError: the data cannot be read.
+    """
+    if not config.kd.teachers or not config.kd.cache:
+        raise ConfigError("give kd.teacher, the saved model that teaches, and kd.cache, the folder for its logits")
+    table = read(config.data)
+    models = load_teachers(config.kd.teachers)
+    teacher = ready_teacher(models, table.labels, config.kd.no_finding)
+    workers = loading_processes(config, light=False)
+    return write_cache(
+        Path(config.kd.cache), models, teacher, table, config.preprocess, workers=workers, progress=progress
+    )
+
+
+def write_cache(
+    folder: Path,
+    teachers: Sequence[TeacherModel],
+    teacher: Teacher,
+    table: Table,
+    preprocess: Preprocess,
+    *,
+    workers: int = 0,
+    progress: Progress | None = None,
+) -> Path:
+    """Run the teachers over the training and validation images and store their logits.
+
+    The folder appears whole or not at all.
+
+    Args:
+        folder: new folder.
+        teachers: the saved models.
+        teacher: the same, ready to run, on the device to use.
+        table: the data set; its test split is left out.
+        preprocess: the student's contract: the teachers see the pictures as it fits and resizes them.
+        workers: loading processes.
+        progress: called with (done, total).
+
+    Raises:
+        ConfigError: the folder exists.
+        DataError: an image cannot be read, or its logits are not finite; the message names it.
+    """
+    if folder.exists():
+        raise ConfigError(f"{folder} exists; choose another kd.cache or remove it")
+    rows = table.take((table.frame["split"] != "test").to_numpy())
+    device = teacher.known.device
+    loader = make_loader(
+        RadiographDataset(rows, preprocess), EpochSampler(len(rows), shuffle=False), BATCH_SIZE, workers=workers
+    )
+    outputs, glances = [], []
+    for batch in loader:
+        outputs.append(teacher.outputs(batch.image.to(device)).cpu())
+        glances.append(glance(batch.image[:, 0]))
+        if progress is not None:
+            progress(min(len(outputs) * BATCH_SIZE, len(rows)), len(rows))
+    logits = torch.cat(outputs).numpy()
+    paths = rows.frame["path"].tolist()
+    wrong = np.flatnonzero(~np.isfinite(logits).all(axis=1))
+    if len(wrong):
+        raise DataError(f"the teacher's logits of {paths[wrong[0]]} are not finite ({len(wrong)} such images)")
+    manifest = {
+        "format_version": FORMAT_VERSION,
+        "teachers": [one.describe() for one in teachers],
+        "pixels": _pixel_contract(preprocess),
+        "data": {"dataset": table.dataset, "fingerprint": table.fingerprint(), "images": len(rows)},
+    }
+    _write(folder, manifest, rows, logits, torch.cat(glances).numpy())
+    return folder
+
+
+def _write(
+    folder: Path, manifest: dict[str, Any], rows: Table, logits: npt.NDArray[Any], glances: npt.NDArray[Any]
+) -> None:
+    part = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    np.save(part / LOGITS, logits)
+    np.save(part / GLANCES, glances)
+    with (part / INDEX).open("w", newline="", encoding="utf-8") as stream:
+        csv.writer(stream).writerows([("path", "split"), *rows.frame[["path", "split"]].itertuples(index=False)])
+    manifest["files"] = {name: _sha256(part / name) for name in (INDEX, LOGITS, GLANCES)}
+    (part / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+    part.rename(folder)
+
+
+def glance(pixels: Tensor) -> Tensor:
+    """(B, S, S) uint8 -> (B, 8, 8) uint8 mean grey on a grid: enough to know a picture again."""
+    return nnf.adaptive_avg_pool2d(pixels.float().unsqueeze(1), GLANCE)[:, 0].round().to(torch.uint8)
+
+
+def open_cache(folder: Path, fingerprints: Sequence[str], preprocess: Preprocess) -> Cache:
+    """Open a cache for a run.
+
+    Args:
+        folder: as :func:`write_cache` made it.
+        fingerprints: of the teachers that the run names, in its order.
+        preprocess: the run's contract.
+
+    Raises:
+        ArtifactError: the folder is no cache, or damaged.
+        ConfigError: the cache is of other teachers, or of pictures prepared otherwise.
+    """
+    manifest = _read_manifest(folder)
+    stored = [teacher["fingerprint"] for teacher in manifest["teachers"]]
+    if stored != list(fingerprints):
+        named = ", ".join(f"{teacher['path']} ({teacher['fingerprint'][:12]})" for teacher in manifest["teachers"])
+        wanted = ", ".join(one[:12] for one in fingerprints)
+        raise ConfigError(
+            f"{folder} holds the logits of other teachers: {named}; kd.teacher has {wanted}. Make a cache of these "
+            "teachers with `mxa teacher predict`"
+        )
+    for name, here in _pixel_contract(preprocess).items():
+        if manifest["pixels"].get(name) != here:
+            raise ConfigError(
+                f"{folder} was made with preprocess.{name} {manifest['pixels'].get(name)!r}, the run has {here!r}; use "
+                "the same, or make a new cache with `mxa teacher predict`"
+            )
+    return Cache(folder, manifest)
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    file = folder / MANIFEST
+    if not file.is_file():
+        raise ArtifactError(
+            f"kd.cache: {folder} holds no teacher's logits (no {MANIFEST}); make them with `mxa teacher predict` and "
+            "the options of this run"
+        )
+    try:
+        manifest: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        version, files = manifest["format_version"], manifest["files"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(f"{file} is damaged ({error!r}); make the cache again") from error
+    if version != FORMAT_VERSION:
+        raise ArtifactError(f"{file} has format version {version!r}, not {FORMAT_VERSION}; make the cache again")
+    for name, expected in files.items():
+        if not (folder / name).is_file() or _sha256(folder / name) != expected:
+            raise ArtifactError(f"{folder / name} is missing or damaged; make the cache again")
+    return manifest
+
+
+def _pixel_contract(preprocess: Preprocess) -> dict[str, Any]:
+    """What decides the pixels before any scaling."""
+    return {name: getattr(preprocess, name) for name in _PIXEL_FIELDS}
+
+
+def _sha256(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
