@@ -6,12 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from torch import nn
 
 from mxa.labels import CHEXPERT14
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 ROOT_NAME = "CheXpert-v1.0-small"
+XRV_FILE = "chex-densenet121-d121-tw-lr001-rot45-tr15-sc15-seed0-best.pt"
+"""What TorchXRayVision calls the weights densenet121-res224-chex."""
 
 
 def write_chexpert(folder: Path, patients: dict[str, int], seed: int = 0, side: int = 64) -> Path:
@@ -55,6 +59,44 @@ def draw_grid(present: np.ndarray, rng: np.random.Generator, side: int) -> Image
         top, left = divmod(int(j), 4)
         pixels[top * cell : (top + 1) * cell, left * cell : (left + 1) * cell] += 120
     return Image.fromarray(pixels)
+
+
+def xrv_densenet() -> nn.Module:
+    """A stand-in for TorchXRayVision's densenet121-res224-chex: its network, names and operating points, random weights
+    and batch norm statistics that fit them.
+    """
+    import torchxrayvision
+
+    torch.manual_seed(0)
+    model = torchxrayvision.models.DenseNet(num_classes=18)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 1.0
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, std=0.2)
+    model.train()(torch.rand(4, 1, 224, 224) * 2048 - 1024)
+    known = torchxrayvision.models.model_urls["densenet121-res224-chex"]
+    model.targets = model.pathologies = known["labels"]
+    del model.op_threshs  # a plain attribute, as when the files were made; the library of today has a buffer
+    model.op_threshs = torch.tensor(known["op_threshs"])
+    return model.eval()
+
+
+def write_xrv_weights(folder: Path, file: str = XRV_FILE, *, legacy: bool = False) -> Path:
+    """The stand-in as TorchXRayVision publishes its weights, a pickled module; ``legacy`` as by the PyTorch of 2020."""
+    model = xrv_densenet()
+    folder.mkdir(parents=True, exist_ok=True)
+    if legacy:
+        for module in model.modules():
+            del module._non_persistent_buffers_set
+    torch.save(model, folder / file, _use_new_zipfile_serialization=not legacy)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def xrv_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder like TorchXRayVision's cache, with the stand-in in it."""
+    return write_xrv_weights(tmp_path_factory.mktemp("xrv"))
 
 
 @pytest.fixture(scope="session")

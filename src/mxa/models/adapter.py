@@ -33,7 +33,7 @@ def no_finding_logit(logits: Tensor) -> Tensor:
     softplus = -nnf.logsigmoid(-o)
     s = softplus.sum(-1)
     # log softplus(o) is o itself, to the last bit, where exp(o) is below the precision.
-    log_softplus = torch.where(o < -40, o, (-nnf.logsigmoid(-o.clamp(min=-40))).log())
+    log_softplus = torch.where(o <= -40, o, (-nnf.logsigmoid(-o.clamp(min=-40))).log())
     log_s = log_softplus.logsumexp(-1)
     # Each branch gets arguments at which it is finite, or the branch not taken would put NaN into the gradient.
     small, large = s.clamp(1e-30, 1), s.clamp(min=1)

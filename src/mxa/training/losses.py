@@ -70,8 +70,6 @@ class DistillationLoss:
     def __init__(self, config: KdConfig, known: Tensor) -> None:
         self.config = config
         self.known = known
-        rest = 1 - config.alpha
-        self.base_weight: Tensor | float = torch.where(known, rest, 1.0) if config.full_weight_untaught else rest
 
     def to(self, device: torch.device) -> "DistillationLoss":
         """The same on another device."""
@@ -98,7 +96,10 @@ class DistillationLoss:
         else:
             distill = masked_bce_with_logits(student, (probability > 0.5).to(student.dtype), taught, weights)
         base = masked_bce_with_logits(student, target, mask)
-        weighted = masked_bce_with_logits(student, target, mask, self.base_weight)
+        kept: Tensor | float = 1 - config.alpha
+        if config.full_weight_untaught:
+            kept = kept + config.alpha * (~self.known).to(student.dtype)
+        weighted = masked_bce_with_logits(student, target, mask, kept)
         return DistillationTerms(weighted + config.alpha * distill, base.detach(), distill.detach(), weights)
 
 
