@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from torch import nn
 
 from mxa.labels import CHEXPERT14
@@ -91,6 +92,16 @@ def write_xrv_weights(folder: Path, file: str = XRV_FILE, *, legacy: bool = Fals
             del module._non_persistent_buffers_set
     torch.save(model, folder / file, _use_new_zipfile_serialization=not legacy)
     return folder
+
+
+def put_into_hub_cache(hub: Path, model: str, state: dict[str, torch.Tensor]) -> None:
+    """A weights file where the Hugging Face cache would have put timm's download."""
+    folder = hub / f"models--timm--{model}"
+    snapshot = folder / "snapshots" / "0" / "model.safetensors"
+    snapshot.parent.mkdir(parents=True)
+    (folder / "refs").mkdir()
+    (folder / "refs" / "main").write_text("0")
+    save_file({key: value.contiguous() for key, value in state.items()}, snapshot)
 
 
 @pytest.fixture(scope="session")

@@ -23,6 +23,8 @@ BLANK_POLICIES: tuple[str, ...] = get_args(BlankPolicy)
 
 NO_FINDING = "No Finding"
 SUPPORT_DEVICES = "Support Devices"
+NO_FINDING_RULES = ("product", "ignore")
+"""What a teacher without an output for "No Finding" says of it, see :mod:`mxa.models.adapter`."""
 _HARDENED = {"u-ones-smooth": "u-ones", "u-zeros-smooth": "u-zeros"}
 
 # Names that are spelled differently from the canonical one, per data set. Nothing else is matched: no guessing by

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import timm
 import torch
-from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 
 import mxa  # noqa: F401  (registers the models)
+from conftest import put_into_hub_cache
 from mxa.errors import ArtifactError
 from mxa.models.efficientvit import MxaMixer
 
@@ -122,21 +122,11 @@ def test_set_input_size_gives_a_working_model() -> None:
     assert model(torch.randn(2, 1, 160, 160)).shape == (2, 14)
 
 
-def put_into_cache(home: Path, state: dict[str, Tensor]) -> None:
-    """A weights file where the Hugging Face cache would have put timm's download."""
-    folder = home / "hub" / "models--timm--efficientvit_m0.r224_in1k"
-    snapshot = folder / "snapshots" / "0" / "model.safetensors"
-    snapshot.parent.mkdir(parents=True)
-    (folder / "refs").mkdir()
-    (folder / "refs" / "main").write_text("0")
-    save_file({key: value.contiguous() for key, value in state.items()}, snapshot)
-
-
 @pytest.fixture
 def imagenet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> nn.Module:
     """A stand-in for timm's ImageNet M0: three channels, 1,000 classes, random weights, in the cache."""
     source = randomise(timm.create_model("efficientvit_m0"), seed=5)
-    put_into_cache(tmp_path, source.state_dict())
+    put_into_hub_cache(tmp_path / "hub", "efficientvit_m0.r224_in1k", source.state_dict())
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     return source
 
@@ -164,7 +154,7 @@ def test_mxa_on_a_pretrained_backbone_starts_close_to_it(imagenet: nn.Module, tm
 
 @pytest.mark.parametrize("other", ["efficientvit_m1", "efficientvit_m5"])
 def test_weights_of_another_size_are_refused(other: str, tmp_path: Path) -> None:
-    put_into_cache(tmp_path, timm.create_model(other).state_dict())
+    put_into_hub_cache(tmp_path / "hub", "efficientvit_m0.r224_in1k", timm.create_model(other).state_dict())
     with pytest.raises(ArtifactError, match="not of this EfficientViT size"):
         make("mxa_efficientvit_m0", pretrained=True, cache_dir=tmp_path / "hub")
 

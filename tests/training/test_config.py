@@ -7,9 +7,10 @@ import yaml
 
 from conftest import REPOSITORY
 from mxa.cli import _from_namespace, _train_parser
-from mxa.demo import demo_config
+from mxa.demo import MODELS, demo_config
 from mxa.errors import ConfigError
-from mxa.training.config import ModelConfig, OptimConfig, TrainConfig
+from mxa.models.xrv import CONTRACT
+from mxa.training.config import KdConfig, ModelConfig, OptimConfig, TrainConfig
 
 CONFIGS = sorted((REPOSITORY / "configs").glob("*.yaml"))
 
@@ -25,7 +26,8 @@ def test_every_shipped_config_loads(file: Path) -> None:
 
 
 def test_there_are_the_promised_configs() -> None:
-    assert {"paper", "baseline", "mxa", "phantom", "nih1000"} <= {file.stem for file in CONFIGS}
+    promised = {"paper", "baseline", "mxa", "mxa_kd", "densenet121", "densenet121_finetune", "phantom", "nih1000"}
+    assert promised <= {file.stem for file in CONFIGS}
 
 
 def test_the_papers_numbers() -> None:
@@ -50,9 +52,33 @@ def test_baseline_differs_from_mxa_in_the_model_alone() -> None:
     assert baseline == ours
 
 
+def test_mxa_kd_differs_from_mxa_in_the_teacher_alone() -> None:
+    distilled, ours = (load(REPOSITORY / "configs" / f"{name}.yaml").to_dict() for name in ("mxa_kd", "mxa"))
+    kd = distilled.pop("kd")
+    assert (kd["type"], kd["alpha"], kd["tau"], kd["dynamic_weights"]) == ("soft", 0.5, 1.0, True)
+    assert kd["teacher"] == "teachers/densenet121-res224-chex"
+    assert (kd["no_finding"], kd["full_weight_untaught"], kd["teach_masked"]) == ("product", False, False)
+    assert ours.pop("kd")["teacher"] == ""
+    assert distilled == ours
+
+
+def test_finetuning_has_torchxrayvisions_scaling() -> None:
+    config = load(REPOSITORY / "configs" / "densenet121_finetune.yaml")
+    assert (config.preprocess.mean, config.preprocess.std) == (CONTRACT.mean, CONTRACT.std)
+
+
+def test_teachers_come_singly_and_in_lists() -> None:
+    file = REPOSITORY / "configs" / "mxa_kd.yaml"
+    assert KdConfig().teachers == ()
+    assert load(file, "--kd.teacher", "one").kd.teachers == ("one",)
+    assert load(file, "--kd.teacher", "[one, two]").kd.teachers == ("one", "two")
+
+
 def test_the_demo_is_the_phantom_config() -> None:
     file = REPOSITORY / "configs" / "phantom.yaml"
-    assert demo_config("mxa_efficientvit_m0", "ROOT", "OUT") == load(file, "--data.root", "ROOT", "--out", "OUT")
+    assert demo_config(MODELS["EfficientViT-M0 + MXA"], "ROOT", "OUT") == load(
+        file, "--data.root", "ROOT", "--out", "OUT"
+    )
 
 
 def test_command_line_overrides_the_file() -> None:
@@ -85,6 +111,12 @@ def test_learning_rate_scales_with_the_batch() -> None:
         (lambda: TrainConfig(workers=-2), "workers"),
         (lambda: TrainConfig(cache_gib=-1), "cache_gib"),
         (lambda: ModelConfig(pretrained=True, warm_start="x"), "model.warm_start"),
+        (lambda: KdConfig(type="mixed"), "kd.type"),
+        (lambda: KdConfig(alpha=1.5), "kd.alpha"),
+        (lambda: KdConfig(tau=0), "kd.tau"),
+        (lambda: KdConfig(type="hard", tau=2.0), "kd.tau"),
+        (lambda: KdConfig(no_finding="mean"), "kd.no_finding"),
+        (lambda: KdConfig(cache="x"), "kd.cache"),
     ],
 )
 def test_wrong_values_are_named(make: object, named: str) -> None:

@@ -11,9 +11,7 @@ import torch.nn.functional as nnf
 from torch import Tensor, nn
 
 from mxa.errors import ConfigError
-from mxa.labels import NO_FINDING, SUPPORT_DEVICES, LabelSet, canonical, map_columns
-
-NO_FINDING_RULES = ("product", "ignore")
+from mxa.labels import NO_FINDING, NO_FINDING_RULES, SUPPORT_DEVICES, LabelSet, canonical, map_columns
 
 
 def no_finding_logit(logits: Tensor) -> Tensor:
@@ -68,7 +66,7 @@ class TeacherOutputAdapter(nn.Module):
     def __init__(self, names: Sequence[Sequence[str]], labels: LabelSet, no_finding: str = "product") -> None:
         super().__init__()
         if no_finding not in NO_FINDING_RULES:
-            raise ConfigError(f"kd.no_finding is {no_finding!r}; choose one of {', '.join(NO_FINDING_RULES)}")
+            raise ConfigError(f"no_finding is {no_finding!r}; choose one of {', '.join(NO_FINDING_RULES)}")
         if not names:
             raise ConfigError("no teacher is given; kd.teacher must name at least one")
         parts = [_TeacherPart(own, labels, no_finding) for own in names]

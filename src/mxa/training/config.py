@@ -10,6 +10,7 @@ from typing import Any
 from mxa.data.augment import Augment
 from mxa.data.options import DataOptions
 from mxa.errors import ConfigError
+from mxa.labels import NO_FINDING_RULES
 from mxa.preprocess import Preprocess
 
 PRECISIONS = ("auto", "32", "bf16")
@@ -118,6 +119,8 @@ class KdConfig:
     def __post_init__(self) -> None:
         if self.type not in KD_TYPES:
             raise ConfigError(f"kd.type is {self.type!r}; choose one of {', '.join(KD_TYPES)}")
+        if self.no_finding not in NO_FINDING_RULES:
+            raise ConfigError(f"kd.no_finding is {self.no_finding!r}; choose one of {', '.join(NO_FINDING_RULES)}")
         _require(0 <= self.alpha <= 1, "kd.alpha", self.alpha, "from 0 to 1")
         _require(self.tau > 0, "kd.tau", self.tau, "positive")
         if self.type == "hard" and self.tau != 1:
