@@ -60,7 +60,10 @@ def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
         assert word in helped
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "predict", "demo", "data check", "data phantom"])
+COMMANDS = ["train", "evaluate", "predict", "demo", "data check", "data phantom", "teacher convert", "teacher predict"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(*command.split(), "--help") == 0
     helped = capsys.readouterr().out
@@ -187,6 +190,62 @@ def test_phantom_then_check_then_train(tmp_path: Path, capsys: pytest.CaptureFix
     assert "missing" not in printed.replace("not_annotated", "")
     assert "unreadable" not in printed
     assert run("train", *FAST, "--data.root", str(root), "--out", str(tmp_path / "run")) == 0
+
+
+CHEX = "densenet121-res224-chex"
+
+
+def test_the_papers_teacher_goes_all_the_way(
+    xrv_cache: Path, tiny_chexpert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A pickled file of TorchXRayVision: convert, cache, train, evaluate."""
+    teacher, cache, out = (str(tmp_path / name) for name in ("teacher", "cache", "run"))
+    assert run("teacher", "convert", CHEX, "--cache_dir", str(xrv_cache), "--out", teacher) == 0
+    assert "Enlarged Cardiomediastinum" in capsys.readouterr().out
+    options = [*FAST, "--data.root", str(tiny_chexpert), "--kd.teacher", teacher, "--kd.cache", cache]
+    assert run("teacher", "predict", *options) == 0
+    assert "--kd.cache" in capsys.readouterr().out
+    assert np.load(Path(cache) / "logits.npy").shape == (56, 11)
+    assert run("train", *options, "--out", out) == 0
+    told = json.loads((Path(out) / "teacher.json").read_text())
+    assert told["not_taught"] == ["Pleural Other", "Support Devices"]
+    arguments = ("--data", str(tiny_chexpert), "--split", "test", "--out", str(tmp_path / "test"))
+    assert run("evaluate", str(Path(out) / "model"), *arguments) == 0
+    assert len(json.loads((tmp_path / "test" / "metrics.json").read_text())["findings"]) == 14
+    assert run("evaluate", teacher, "--data", str(tiny_chexpert), "--out", str(tmp_path / "teacher_test")) == 0
+
+
+def test_teachers_and_caches_that_do_not_fit(
+    trained: Path, xrv_cache: Path, tiny_chexpert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    teacher, cache, out = str(trained / "model"), str(tmp_path / "cache"), str(tmp_path / "out")
+    other = write_chexpert(tmp_path / "other", {"train": 30, "valid": 8}, seed=5)
+    options = [*FAST, "--data.root", str(tiny_chexpert), "--out", out]
+    assert run("teacher", "predict", *options, "--kd.teacher", teacher, "--kd.cache", cache) == 0
+    pickled = str(next(xrv_cache.iterdir()))
+    cases = [
+        (["train", *options, "--kd.teacher", pickled], 1, "mxa teacher convert"),
+        (["train", *options, "--kd.teacher", CHEX], 1, f"mxa teacher convert {CHEX}"),
+        (["evaluate", pickled, "--data", str(tiny_chexpert), "--out", out], 1, "mxa teacher convert"),
+        (["train", *options, "--kd.teacher", teacher, "--kd.cache", str(tmp_path)], 1, "mxa teacher predict"),
+        (["train", *options, "--kd.cache", cache], 2, "kd.teacher"),
+        (["train", *options, "--kd.teacher", teacher, "--kd.tau", "0"], 2, "kd.tau"),
+        (["train", *options, "--kd.teacher", teacher, "--kd.cache", cache, "--preprocess.size", "96"], 2, "size 64"),
+        (
+            ["train", *options, "--kd.teacher", teacher, "--kd.cache", cache, "--data.root", str(other)],
+            1,
+            "cache of other data",
+        ),
+        (["teacher", "predict", *options, "--kd.teacher", teacher], 2, "kd.cache"),
+        (["teacher", "convert", "densenet", "--out", out], 2, CHEX),
+    ]
+    for arguments, code, message in cases:
+        capsys.readouterr()
+        assert run(*arguments) == code, arguments
+        error = capsys.readouterr().err
+        assert message in error, (message, error)
+        assert "Traceback" not in error
+    assert not Path(out).exists()
 
 
 @pytest.mark.parametrize(

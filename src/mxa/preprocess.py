@@ -108,7 +108,7 @@ class Preprocess:
             square.paste(image, (round(-left), round(-top)))
             image, (left, top, right, bottom) = square, (0.0, 0.0, float(side), float(side))
         resized = image.resize((self.size, self.size), _FILTERS[self.interpolation], box=(left, top, right, bottom))
-        return np.asarray(resized)
+        return np.array(resized)  # a copy: Pillow's own memory is read-only, which torch warns of
 
     def scale(self, pixels: ArrayLike) -> ArrayLike:
         """(pixel / 255 - mean) / std, elementwise, of a float array or tensor of pixels 0..255.
