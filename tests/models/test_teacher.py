@@ -1,5 +1,6 @@
 """Frozen teachers with contracts of their own."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from mxa.errors import ArtifactError, ConfigError
 from mxa.labels import CHEXPERT14, LabelSet, label_set
 from mxa.models.artifact import Architecture, Classifier, fingerprint
 from mxa.models.build import build_model
-from mxa.models.teacher import Teacher, load_teachers, ready_teacher
+from mxa.models.teacher import Teacher, load_teachers, ready_teacher, trained_outputs
 from mxa.preprocess import Preprocess
 
 
@@ -81,7 +82,17 @@ def test_any_saved_model_can_teach(tmp_path: Path, pixels: torch.Tensor) -> None
     torch.testing.assert_close(teacher(pixels), mxa.load(saved).logits(pixels), atol=1e-5, rtol=1e-5)
     described = model.describe()
     assert described["fingerprint"] == fingerprint(saved)
-    assert described["findings"] == list(CHEXPERT14)
+    assert described["outputs"] == list(CHEXPERT14)
+
+
+def test_what_training_never_showed_is_not_taught(pixels: torch.Tensor) -> None:
+    counts = {finding: {"positive": 5, "not_annotated": 0} for finding in CHEXPERT14}
+    counts["Fracture"] = {"positive": 0, "not_annotated": 40}
+    one = replace(classifier(), training={"data": {"counts": {"train": counts}}})
+    assert trained_outputs(one) == ["" if finding == "Fracture" else finding for finding in CHEXPERT14]
+    teacher = Teacher([one], CHEXPERT14)
+    assert [f for f, known in zip(CHEXPERT14, teacher.known.tolist(), strict=True) if not known] == ["Fracture"]
+    assert (teacher(pixels)[:, CHEXPERT14.index("Fracture")] == 0).all()
 
 
 def test_the_fingerprint_follows_weights_and_contract(tmp_path: Path) -> None:

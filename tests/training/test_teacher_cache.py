@@ -113,7 +113,7 @@ def test_pictures_prepared_otherwise_are_refused(config: TrainConfig, field: str
 def test_the_students_scaling_does_not_matter(config: TrainConfig) -> None:
     """The teacher scales by its own contract."""
     fill_cache(config)
-    assert opened(config, replace(PIXELS, mean=0.5, std=0.5)).findings == [list(CHEXPERT14)]
+    assert opened(config, replace(PIXELS, mean=0.5, std=0.5)).names == [list(CHEXPERT14)]
 
 
 def test_other_data_are_refused(config: TrainConfig, tmp_path: Path) -> None:

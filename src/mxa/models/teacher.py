@@ -17,6 +17,7 @@ from mxa.errors import ArtifactError
 from mxa.labels import LabelSet
 from mxa.models.adapter import TeacherOutputAdapter
 from mxa.models.artifact import Classifier, fingerprint, load
+from mxa.models.xrv import PREFIX
 from mxa.preprocess import Preprocess
 
 
@@ -40,9 +41,19 @@ class TeacherModel:
             "path": self.path,
             "fingerprint": self.fingerprint,
             "architecture": self.classifier.architecture.name,
-            "findings": list(self.classifier.labels),
+            "outputs": trained_outputs(self.classifier),
             "preprocess": self.classifier.preprocess.to_dict(),
         }
+
+
+def trained_outputs(classifier: Classifier) -> list[str]:
+    """The names of a classifier's outputs, '' for those that training cannot have taught anything.
+
+    A finding that the training split never had as positive (none of its rows annotated it, say) has an output all the
+    same, and it would teach noise (spec, known mistake 14).
+    """
+    counts = classifier.training.get("data", {}).get("counts", {}).get("train", {})
+    return [name if counts.get(name, {}).get("positive", 1) else "" for name in classifier.labels]
 
 
 def load_teachers(folders: Sequence[str]) -> list[TeacherModel]:
@@ -61,7 +72,7 @@ def teacher_fingerprint(folder: str) -> str:
     Raises:
         ArtifactError: as :func:`load_teachers`.
     """
-    if not Path(folder).exists() and folder.startswith("densenet121-res224-"):
+    if not Path(folder).exists() and folder.startswith(PREFIX):
         raise ArtifactError(
             f"kd.teacher is {folder!r}, a TorchXRayVision model: convert it once with `mxa teacher convert {folder} "
             f"--out teachers/{folder}` and give the new folder"
@@ -89,7 +100,7 @@ class Teacher(nn.Module):
 
     def __init__(self, classifiers: Sequence[Classifier], labels: LabelSet, no_finding: str = "product") -> None:
         super().__init__()
-        self.adapter = TeacherOutputAdapter([tuple(one.labels) for one in classifiers], labels, no_finding)
+        self.adapter = TeacherOutputAdapter([trained_outputs(one) for one in classifiers], labels, no_finding)
         self.networks = nn.ModuleList(one.model.to(memory_format=torch.channels_last) for one in classifiers)
         self.contracts: list[Preprocess] = [one.preprocess for one in classifiers]
         self.requires_grad_(False)

@@ -20,6 +20,7 @@ from mxa.models.adapter import TeacherOutputAdapter
 from mxa.models.artifact import read_config
 from mxa.models.teacher import load_teachers, ready_teacher, teacher_fingerprint
 from mxa.training.config import TrainConfig
+from mxa.training.loaders import loading_processes
 from mxa.training.losses import DistillationLoss, DistillationTerms
 from mxa.training.provenance import split_otherwise
 from mxa.training.teacher_cache import open_cache
@@ -63,6 +64,7 @@ class LiveTeacher:
         models = load_teachers(config.kd.teachers)
         self.teacher = ready_teacher(models, table.labels, config.kd.no_finding)
         self.description = [one.describe() for one in models]
+        self._config = config
 
     @property
     def known(self) -> Tensor:
@@ -73,8 +75,11 @@ class LiveTeacher:
         """Run over the validation split."""
         sampler = EpochSampler(len(validation), shuffle=False)
         device = self.known.device
-        batches = make_loader(validation, sampler, BATCH_SIZE)
+        batches = make_loader(validation, sampler, BATCH_SIZE, workers=self._workers(validation))
         return torch.cat([self.teacher(batch.image.to(device)).cpu() for batch in batches])
+
+    def _workers(self, dataset: RadiographDataset) -> int:
+        return loading_processes(self._config, light=dataset.pixels is not None)
 
     def to(self, device: torch.device) -> None:
         """Move to a device, in place."""
@@ -100,7 +105,7 @@ class CachedTeacher:
             {"path": path, "fingerprint": one} for path, one in zip(config.kd.teachers, prints, strict=True)
         ]
         cache = open_cache(Path(config.kd.cache), prints, config.preprocess)
-        adapter = TeacherOutputAdapter(cache.findings, table.labels, config.kd.no_finding)
+        adapter = TeacherOutputAdapter(cache.names, table.labels, config.kd.no_finding)
         self._parts = {split: cache.rows_of(table.split(split)) for split in ("train", "valid")}
         self.known, self.logits = adapter.known, adapter(self._parts["train"].outputs)
         self._validation: Tensor = adapter(self._parts["valid"].outputs)

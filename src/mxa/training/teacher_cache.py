@@ -105,9 +105,9 @@ class Cache:
     manifest: dict[str, Any]
 
     @property
-    def findings(self) -> list[list[str]]:
-        """For each teacher its findings, in the order of its logits."""
-        return [teacher["findings"] for teacher in self.manifest["teachers"]]
+    def names(self) -> list[list[str]]:
+        """For each teacher the names of its outputs, '' for an untrained one."""
+        return [teacher["outputs"] for teacher in self.manifest["teachers"]]
 
     def rows_of(self, table: Table) -> CachedRows:
         """The logits of a table's rows, joined by path.
