@@ -16,7 +16,7 @@ import csv
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from mxa.data.loader import EpochSampler, RadiographDataset, make_loader
 from mxa.data.options import read
 from mxa.data.table import Table
 from mxa.errors import ArtifactError, ConfigError, DataError
-from mxa.models.teacher import Teacher, TeacherModel, load_teachers, ready_teacher
+from mxa.models.teacher import Teacher, load_teachers, ready_teacher
 from mxa.preprocess import Preprocess
 from mxa.training.config import TrainConfig
 from mxa.training.loaders import loading_processes
@@ -132,91 +132,72 @@ class Cache:
 
 
 def fill_cache(config: TrainConfig, progress: Progress | None = None) -> Path:
-    """Store the logits of a run's teacher for the run's data: ``kd.cache`` becomes what training with it will read.
+    """Run a run's teachers once over its training and validation images, and store their logits in ``kd.cache``.
+
+    The teachers see the pictures as the run's contract fits and resizes them. The folder appears whole or not at all.
+
+    Args:
+        config: the run; data, preprocess, kd and workers count.
+        progress: called with (done, total).
+
+    Returns:
+        The new folder.
 
     Raises:
         ConfigError: ``kd.teacher`` or ``kd.cache`` is missing, the cache exists, or a teacher has no finding in common
             with the data.
         ArtifactError: a teacher cannot be loaded.
-        DataError: the data cannot be read.
+        DataError: the data or an image cannot be read, or a teacher's logits are not finite; the message names it.
     """
+    folder = Path(config.kd.cache)
     if not config.kd.teachers or not config.kd.cache:
         raise ConfigError("give kd.teacher, the saved model that teaches, and kd.cache, the folder for its logits")
+    if folder.exists():
+        raise ConfigError(f"{folder} exists; choose another kd.cache or remove it")
     table = read(config.data)
     models = load_teachers(config.kd.teachers)
     teacher = ready_teacher(models, table.labels, config.kd.no_finding)
-    workers = loading_processes(config, light=False)
-    return write_cache(
-        Path(config.kd.cache), models, teacher, table, config.preprocess, workers=workers, progress=progress
-    )
-
-
-def write_cache(
-    folder: Path,
-    teachers: Sequence[TeacherModel],
-    teacher: Teacher,
-    table: Table,
-    preprocess: Preprocess,
-    *,
-    workers: int = 0,
-    progress: Progress | None = None,
-) -> Path:
-    """Run the teachers over the training and validation images and store their logits.
-
-    The folder appears whole or not at all.
-
-    Args:
-        folder: new folder.
-        teachers: the saved models.
-        teacher: the same, ready to run, on the device to use.
-        table: the data set; its test split is left out.
-        preprocess: the student's contract: the teachers see the pictures as it fits and resizes them.
-        workers: loading processes.
-        progress: called with (done, total).
-
-    Raises:
-        ConfigError: the folder exists.
-        DataError: an image cannot be read, or its logits are not finite; the message names it.
-    """
-    if folder.exists():
-        raise ConfigError(f"{folder} exists; choose another kd.cache or remove it")
     rows = table.take((table.frame["split"] != "test").to_numpy())
-    device = teacher.known.device
-    loader = make_loader(
-        RadiographDataset(rows, preprocess), EpochSampler(len(rows), shuffle=False), BATCH_SIZE, workers=workers
-    )
-    outputs, glances = [], []
-    for batch in loader:
-        outputs.append(teacher.outputs(batch.image.to(device)).cpu())
-        glances.append(glance(batch.image[:, 0]))
-        if progress is not None:
-            progress(min(len(outputs) * BATCH_SIZE, len(rows)), len(rows))
-    logits = torch.cat(outputs).numpy()
-    paths = rows.frame["path"].tolist()
-    wrong = np.flatnonzero(~np.isfinite(logits).all(axis=1))
-    if len(wrong):
-        raise DataError(f"the teacher's logits of {paths[wrong[0]]} are not finite ({len(wrong)} such images)")
+    outputs, glances = _score(teacher, rows, config, progress)
     manifest = {
         "format_version": FORMAT_VERSION,
-        "teachers": [one.describe() for one in teachers],
-        "pixels": _pixel_contract(preprocess),
+        "teachers": [one.describe() for one in models],
+        "pixels": _pixel_contract(config.preprocess),
         "data": {"dataset": table.dataset, "fingerprint": table.fingerprint(), "images": len(rows)},
     }
-    _write(folder, manifest, rows, logits, torch.cat(glances).numpy())
+    _write(folder, manifest, rows, {LOGITS: outputs.numpy(), GLANCES: glances.numpy()})
     return folder
 
 
-def _write(
-    folder: Path, manifest: dict[str, Any], rows: Table, logits: npt.NDArray[Any], glances: npt.NDArray[Any]
-) -> None:
+def _score(teacher: Teacher, rows: Table, config: TrainConfig, progress: Progress | None) -> tuple[Tensor, Tensor]:
+    """(N, T) raw logits and (N, 8, 8) glances of the rows."""
+    dataset, order = RadiographDataset(rows, config.preprocess), EpochSampler(len(rows), shuffle=False)
+    loader = make_loader(dataset, order, BATCH_SIZE, workers=loading_processes(config, light=False))
+    outputs, glances = [], []
+    done = 0
+    for batch in loader:
+        raw = teacher.outputs(batch.image.to(teacher.known.device)).cpu()
+        finite = raw.isfinite().all(dim=1)
+        if not finite.all():
+            first = int(batch.row[~finite][0])
+            raise DataError(f"the teacher's logits of {rows.frame['path'].iloc[first]} are not finite")
+        outputs.append(raw)
+        glances.append(glance(batch.image[:, 0]))
+        done += len(raw)
+        if progress is not None:
+            progress(done, len(rows))
+    return torch.cat(outputs), torch.cat(glances)
+
+
+def _write(folder: Path, manifest: dict[str, Any], rows: Table, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    np.save(part / LOGITS, logits)
-    np.save(part / GLANCES, glances)
+    for name, array in arrays.items():
+        np.save(part / name, array)
     with (part / INDEX).open("w", newline="", encoding="utf-8") as stream:
         csv.writer(stream).writerows([("path", "split"), *rows.frame[["path", "split"]].itertuples(index=False)])
-    manifest["files"] = {name: _sha256(part / name) for name in (INDEX, LOGITS, GLANCES)}
+    manifest["files"] = {name: _sha256(part / name) for name in (INDEX, *arrays)}
     (part / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
     part.rename(folder)
 
@@ -230,7 +211,7 @@ def open_cache(folder: Path, fingerprints: Sequence[str], preprocess: Preprocess
     """Open a cache for a run.
 
     Args:
-        folder: as :func:`write_cache` made it.
+        folder: as :func:`fill_cache` made it.
         fingerprints: of the teachers that the run names, in its order.
         preprocess: the run's contract.
 
