@@ -83,6 +83,15 @@ def xrv_densenet() -> nn.Module:
     return model.eval()
 
 
+class _Backend:
+    """Pickles as every module's ``_backend`` did before 2020."""
+
+    def __reduce__(self) -> tuple[object, tuple[()]]:
+        from torch.nn.backends.thnn import _get_thnn_function_backend
+
+        return _get_thnn_function_backend, ()
+
+
 def write_xrv_weights(folder: Path, file: str = XRV_FILE, *, legacy: bool = False) -> Path:
     """The stand-in as TorchXRayVision publishes its weights, a pickled module; ``legacy`` as by the PyTorch of 2020."""
     model = xrv_densenet()
@@ -90,6 +99,7 @@ def write_xrv_weights(folder: Path, file: str = XRV_FILE, *, legacy: bool = Fals
     if legacy:
         for module in model.modules():
             del module._non_persistent_buffers_set
+            module._backend = _Backend()
     torch.save(model, folder / file, _use_new_zipfile_serialization=not legacy)
     return folder
 

@@ -189,7 +189,7 @@ def _demo_parser() -> ArgumentParser:
         "write a report.",
     )
     parser.add_argument("--out", type=str, default="runs/demo", help="new folder for data, runs and report")
-    parser.add_argument("--images", type=int, default=8000, help="phantom images over all splits")
+    parser.add_argument("--images", type=int, default=5600, help="phantom images over all splits")
     parser.add_argument("--epochs", type=int, default=5, help="epochs of each model")
     parser.add_argument("--seed", type=int, default=0, help="of data and training")
     return parser

@@ -70,7 +70,7 @@ def demo_config(
     )
 
 
-def run_demo(out: Path, *, images: int = 8000, epochs: int = 5, seed: int = 0) -> Path:
+def run_demo(out: Path, *, images: int = 5600, epochs: int = 5, seed: int = 0) -> Path:
     """Run the demo.
 
     Args:

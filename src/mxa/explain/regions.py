@@ -82,7 +82,7 @@ def region_figure(pictures: Sequence[RegionPicture], captions: Sequence[str], co
                 (x1 - 0.5, y1 - 0.5), x2 - x1, y2 - y1, fill=False, edgecolor=RED, linestyle=style, lw=1.6
             )
             ax.add_patch(frame)
-        ax.set_title(caption, y=-0.02, va="top", fontsize=7)
+        ax.set_title(caption, y=0, va="top", pad=-3, fontsize=7)  # below the picture
     stages = sorted({stage for picture in pictures for stage in _last_of_each_stage(picture.boxes)})
     key = [
         Line2D([], [], color=RED, linestyle=STYLES[stage % len(STYLES)], label=f"stage {stage + 1}") for stage in stages

@@ -121,7 +121,8 @@ _ADMITTED = frozenset(
         *((module, "set") for module in ("builtins", "__builtin__")),
         ("collections", "OrderedDict"),
         *(("numpy", name) for name in ("ndarray", "dtype")),
-        *((f"numpy.{core}.multiarray", "_reconstruct") for core in ("core", "_core")),
+        *((f"numpy.{core}.multiarray", name) for core in ("core", "_core") for name in ("_reconstruct", "scalar")),
+        ("torch.nn.backends.thnn", "_get_thnn_function_backend"),  # an attribute of every module before 2020
         ("_codecs", "encode"),  # how protocol 2 writes an array's bytes
     }
 )
