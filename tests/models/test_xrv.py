@@ -4,6 +4,7 @@ import os
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -165,6 +166,12 @@ def test_a_densenet_of_another_shape_is_refused(tmp_path: Path) -> None:
         model.features.conv0.weight[0, 0, 0, 0] = float("nan")
     torch.save(model, tmp_path / XRV_FILE)
     refused(tmp_path, tmp_path, r"features\.conv0\.weight is not finite")
+
+
+def test_conversion_checks_itself(xrv_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Should the library's network or scaling ever change, conversion stops instead of saving something else."""
+    monkeypatch.setattr("mxa.models.xrv.CONTRACT", replace(CONTRACT, mean=0.449))
+    refused(xrv_cache, tmp_path, r"differs from TorchXRayVision 1\.")
 
 
 def test_unknown_weights_are_named(tmp_path: Path) -> None:

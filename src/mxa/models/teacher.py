@@ -92,6 +92,7 @@ class Teacher(nn.Module):
         no_finding: see :class:`mxa.models.adapter.TeacherOutputAdapter`.
 
     Attributes:
+        labels: the student's L findings, the columns of the logits.
         known: (L,) bool, False where the output means nothing.
 
     Raises:
@@ -100,6 +101,7 @@ class Teacher(nn.Module):
 
     def __init__(self, classifiers: Sequence[Classifier], labels: LabelSet, no_finding: str = "product") -> None:
         super().__init__()
+        self.labels = labels
         self.adapter = TeacherOutputAdapter([trained_outputs(one) for one in classifiers], labels, no_finding)
         self.networks = nn.ModuleList(one.model.to(memory_format=torch.channels_last) for one in classifiers)
         self.contracts: list[Preprocess] = [one.preprocess for one in classifiers]

@@ -17,7 +17,7 @@ import pickle
 import types
 import urllib.error
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,9 @@ WEIGHTS = tuple(PREFIX + name for name in ("all", "nih", "pc", "chex", "rsna", "
 CONTRACT = Preprocess(size=224, fit="crop", interpolation="bilinear", mean=0.5, std=1 / 2048)
 """(pixel / 255 - 0.5) * 2048 is the library's (2 pixel / 255 - 1) * 1024."""
 
+PARITY = 1e-3
+"""Largest difference of logits between the converted and the library's network, relative where they exceed 1."""
+
 
 def convert(weights: str, out: str | Path, cache_dir: str | Path | None = None, *, trust: bool = False) -> Path:
     """Convert one of TorchXRayVision's DenseNets to a saved model.
@@ -55,14 +58,16 @@ def convert(weights: str, out: str | Path, cache_dir: str | Path | None = None, 
     Raises:
         ConfigError: ``weights`` is unknown.
         ArtifactError: TorchXRayVision is not installed; the file is neither there nor can be downloaded; it is damaged
-            or not such a DenseNet; ``out`` holds a model.
+            or not such a DenseNet; the converted network gives other logits than the library's; ``out`` holds a model.
     """
     if weights not in WEIGHTS:
         raise ConfigError(f"{weights!r} is not a DenseNet-121 of TorchXRayVision; choose one of {', '.join(WEIGHTS)}")
     library = _library()
     file = _find(library, weights, cache_dir)
     outputs: list[str] = library.models.model_urls[weights]["labels"]
-    model, labels = _as_timm(_state(_unpickle(library, file, trust), file), outputs, file)
+    state = _state(_unpickle(library, file, trust), file)
+    model, labels = _as_timm(state, outputs, file)
+    _check_parity(library, state, outputs, model, file)
     source = {
         "library": f"torchxrayvision {library.__version__}",
         "weights": weights,
@@ -175,16 +180,34 @@ def _state(module: nn.Module, file: Path) -> dict[str, Tensor]:
     return state
 
 
-def _as_timm(state: dict[str, Tensor], outputs: Sequence[str], file: Path) -> tuple[nn.Module, list[str]]:
+def _as_timm(state: Mapping[str, Tensor], outputs: Sequence[str], file: Path) -> tuple[nn.Module, list[str]]:
     """timm's DenseNet-121 with these weights and the trained outputs alone."""
     trained = [i for i, name in enumerate(outputs) if name]
+    own = dict(state)
     for key in ("classifier.weight", "classifier.bias"):
         if key not in state or len(state[key]) != len(outputs):
             raise ArtifactError(f"{file}: {key} is not of {len(outputs)} outputs; the file does not fit these weights")
-        state[key] = state[key][trained]
+        own[key] = state[key][trained]
     model = build_model("densenet121", len(trained), CONTRACT.size)
     try:
-        model.load_state_dict(state)
+        model.load_state_dict(own)
     except RuntimeError as error:
         raise ArtifactError(f"{file} is not a DenseNet-121 of TorchXRayVision: {error}") from error
     return model.eval(), [outputs[i] for i in trained]
+
+
+@torch.no_grad()
+def _check_parity(
+    library: Any, state: Mapping[str, Tensor], outputs: Sequence[str], model: nn.Module, file: Path
+) -> None:
+    """Compare the converted network with the library's own on random pictures, in the library's own scaling."""
+    theirs = library.models.DenseNet(num_classes=len(outputs)).eval()
+    theirs.load_state_dict(state)
+    grey = torch.randint(0, 256, (2, 1, CONTRACT.size, CONTRACT.size), generator=torch.Generator().manual_seed(0))
+    expected = theirs.classifier(theirs.features2((2 * grey / 255 - 1) * 1024))[:, [bool(name) for name in outputs]]
+    error = float((model(CONTRACT.scale(grey.float())) - expected).abs().max() / expected.abs().max().clamp(min=1))
+    if not error < PARITY:
+        raise ArtifactError(
+            f"{file}: the converted network differs from TorchXRayVision {library.__version__} by {error:.2g}; its "
+            "DenseNet has changed, please report it"
+        )
