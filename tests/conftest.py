@@ -2,6 +2,7 @@
 
 import csv
 import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -112,6 +113,20 @@ def put_into_hub_cache(hub: Path, model: str, state: dict[str, torch.Tensor]) ->
     (folder / "refs").mkdir()
     (folder / "refs" / "main").write_text("0")
     save_file({key: value.contiguous() for key, value in state.items()}, snapshot)
+
+
+def interrupt_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """Send this process Ctrl-C's signal during one training step."""
+    from mxa.training.module import ClassifierModule
+
+    original = ClassifierModule.training_step
+
+    def training_step(self: ClassifierModule, *arguments: object) -> object:
+        if self.global_step == step - 1:
+            os.kill(os.getpid(), signal.SIGINT)
+        return original(self, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(ClassifierModule, "training_step", training_step)
 
 
 @pytest.fixture(scope="session")

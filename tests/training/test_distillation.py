@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import mxa
-from conftest import write_chexpert
+from conftest import interrupt_at, write_chexpert
 from mxa.data.augment import Augment
 from mxa.data.decode import decode_all
 from mxa.data.options import DataOptions, read
@@ -22,6 +22,7 @@ from mxa.models.xrv import convert
 from mxa.predict import predict_table
 from mxa.preprocess import Preprocess
 from mxa.training import distillation
+from mxa.training.callbacks import TrainingInterrupted
 from mxa.training.config import KdConfig, ModelConfig, OptimConfig, TrainConfig
 from mxa.training.run import train
 from mxa.training.teacher_cache import fill_cache
@@ -192,11 +193,24 @@ def test_the_student_follows_its_teacher(tmp_path: Path, tiny_chexpert: Path) ->
     assert student.validation.auroc_macro > 0.8
 
 
-def test_resuming_with_a_teacher(config: TrainConfig, tmp_path: Path) -> None:
-    whole = train(config)
-    shutil.rmtree(whole.model)
-    again = train(config, resume=True)
-    assert again.validation == whole.validation
+def test_resuming_with_a_teacher(config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the middle of the second epoch; with another teacher in the first one's place it is refused."""
+    moved = shutil.copytree(config.kd.teachers[0], tmp_path / "teacher")
+    config = replace(config, kd=KdConfig(teacher=str(moved)))
+    whole = train(replace(config, out=str(tmp_path / "whole")))
+    interrupt_at(monkeypatch, 7)
+    with pytest.raises(TrainingInterrupted):
+        train(config)
+    monkeypatch.undo()
+    shutil.copytree(config.out, tmp_path / "second")
+    resumed = train(config, resume=True)
+    assert same(state_of(whole.model), state_of(resumed.model))
+    shutil.rmtree(moved)
+    mxa.save(mxa.load(whole.model), moved)
+    shutil.rmtree(config.out)
+    shutil.move(tmp_path / "second", config.out)
+    with pytest.raises(ConfigError, match=r"kd\.teacher is another model"):
+        train(config, resume=True)
 
 
 def test_several_teachers(config: TrainConfig, teacher: str, xrv_cache: Path, tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 import csv
 import importlib.metadata
 import json
-import os
 import shutil
 import signal
 from collections.abc import Callable
@@ -19,7 +18,7 @@ import yaml
 from timm.scheduler import CosineLRScheduler
 
 import mxa
-from conftest import write_chexpert
+from conftest import interrupt_at, write_chexpert
 from mxa.data.augment import Augment
 from mxa.data.options import DataOptions, read
 from mxa.errors import ArtifactError, ConfigError, DataError
@@ -148,18 +147,6 @@ def test_resuming_gives_the_uninterrupted_run(
     histories = [(folder / "history.csv").read_text().splitlines() for folder in (whole, resumed)]
     assert [len(lines) for lines in histories] == [4, 4]
     assert [line.split(",")[-1] for line in histories[0]] == [line.split(",")[-1] for line in histories[1]]
-
-
-def interrupt_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
-    """Send this process Ctrl-C's signal during one training step."""
-    original = ClassifierModule.training_step
-
-    def training_step(self: ClassifierModule, *arguments: object) -> object:
-        if self.global_step == step - 1:
-            os.kill(os.getpid(), signal.SIGINT)
-        return original(self, *arguments)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(ClassifierModule, "training_step", training_step)
 
 
 def test_signals_are_given_back(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -324,6 +311,12 @@ def test_resume_needs_a_checkpoint_and_the_same_configuration(config: TrainConfi
     shutil.rmtree(finished.model)
     with pytest.raises(ConfigError, match="configuration differs"):
         train(replace(config, seed=9), resume=True)
+    data = Path(config.out) / "data.json"
+    told = data.read_text()
+    data.write_text(told.replace(read(config.data).fingerprint(), "0" * 64))
+    with pytest.raises(DataError, match="the data have changed"):
+        train(config, resume=True)
+    data.write_text(told)
     assert train(config, resume=True).validation == finished.validation
 
 

@@ -75,9 +75,10 @@ def train(config: TrainConfig, *, resume: bool = False) -> RunResult:
             with.
 
     Raises:
-        ConfigError: the run folder exists (or, with ``resume``, has no checkpoint or another configuration), or an
-            option is wrong.
-        DataError: the data are broken, or the loss became infinite or NaN.
+        ConfigError: the run folder exists (or, with ``resume``, has no checkpoint, another configuration or another
+            teacher), or an option is wrong.
+        ArtifactError: the teacher, its cache or the model to start from cannot be loaded.
+        DataError: the data are broken (or, with ``resume``, have changed), or the loss became infinite or NaN.
         TrainingInterrupted: stopped from outside; a checkpoint is left.
     """
     folder = Path(config.out)
@@ -97,6 +98,7 @@ def train(config: TrainConfig, *, resume: bool = False) -> RunResult:
     module = ClassifierModule(network, config.preprocess, config.optim, table.labels, files, distiller)
     provenance = _describe_data(table, config)
     if checkpoint:
+        _refuse_changes(folder, provenance, distiller)
         training.load_state_dict(_loader_state(checkpoint))
     else:
         _open_folder(folder, config, provenance, distiller)
@@ -177,6 +179,18 @@ def _checkpoint(folder: Path, config: TrainConfig) -> Path:
             "another out"
         )
     return checkpoint
+
+
+def _refuse_changes(folder: Path, provenance: Mapping[str, Any], distiller: Distiller | None) -> None:
+    """Going on with other data or another teacher under the same names would be neither run."""
+    if _read_json(folder / "data.json")["fingerprint"] != provenance["fingerprint"]:
+        raise DataError(f"the data have changed since {folder} was started; start anew with another out")
+    if distiller is not None:
+        stored = [one["fingerprint"] for one in _read_json(folder / "teacher.json")["teachers"]]
+        if stored != [one["fingerprint"] for one in distiller.description["teachers"]]:
+            raise ConfigError(
+                f"kd.teacher is another model than the one that {folder} was started with; start anew with another out"
+            )
 
 
 def _open_folder(folder: Path, config: TrainConfig, provenance: Mapping[str, Any], distiller: Distiller | None) -> None:
@@ -301,6 +315,10 @@ def _describe_data(table: Table, config: TrainConfig) -> dict[str, Any]:
         "patients": {split: int(table.split(split).frame["patient"].nunique()) for split in table.splits},
         "counts": {split: table.split(split).counts().to_dict("index") for split in table.splits},
     }
+
+
+def _read_json(file: Path) -> Any:
+    return json.loads(file.read_text(encoding="utf-8"))
 
 
 def _write_json(file: Path, value: Any) -> None:
