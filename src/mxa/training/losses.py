@@ -52,8 +52,8 @@ class DistillationLoss:
     With p_t = sigmoid(o_t) the distillation loss is, per entry and then averaged as in :func:`masked_bce_with_logits`,
 
     * soft: tau^2 w_j BCEWithLogits(o_s / tau, sigmoid(o_t / tau)). The factor tau^2 is Hinton's: the gradient of the
-      rest shrinks like 1 / tau^2, and alpha should not change its meaning with tau. At the paper's tau = 1 it is the
-    paper's. * hard: w_j BCEWithLogits(o_s, 1[p_t > 0.5]).
+      rest shrinks like 1 / tau^2, and alpha should not change its meaning with tau. At tau = 1 this is the paper's.
+    * hard: w_j BCEWithLogits(o_s, 1[p_t > 0.5]).
 
     w_j = 1 - mean_i p_ij [5.2], over the images of the whole batch of this step on all ranks; 1 without dynamic
     weights. p_ij is the teacher's probability (at tau = 1), whatever its type. Where several batches are accumulated
@@ -63,7 +63,7 @@ class DistillationLoss:
     knows the finding (with ``teach_masked`` also where the label does not count).
 
     Args:
-        config: type, alpha, tau, dynamic_weights, full_weight_untaught, teach_masked.
+        config: everything but the teacher and its cache.
         known: (L,) bool, findings that the teacher knows.
     """
 
