@@ -12,7 +12,11 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
+from mxa.data.augment import Augment
+from mxa.data.options import DataOptions
 from mxa.labels import CHEXPERT14
+from mxa.preprocess import Preprocess
+from mxa.training.config import ModelConfig, OptimConfig, TrainConfig
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 ROOT_NAME = "CheXpert-v1.0-small"
@@ -113,6 +117,24 @@ def put_into_hub_cache(hub: Path, model: str, state: dict[str, torch.Tensor]) ->
     (folder / "refs").mkdir()
     (folder / "refs" / "main").write_text("0")
     save_file({key: value.contiguous() for key, value in state.items()}, snapshot)
+
+
+def small_config(root: Path, out: Path, optim: OptimConfig) -> TrainConfig:
+    """A training run of seconds on :func:`write_chexpert`'s data: M0 with MXA at 64 px, no augmentation."""
+    return TrainConfig(
+        out=str(out),
+        data=DataOptions(root=str(root)),
+        preprocess=Preprocess(size=64),
+        augment=Augment(randaugment=""),
+        model=ModelConfig(name="mxa_efficientvit_m0"),
+        optim=optim,
+        progress=False,
+    )
+
+
+def same_state(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    """Equal to the bit."""
+    return all(torch.equal(a[key], b[key]) for key in a)
 
 
 def interrupt_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:

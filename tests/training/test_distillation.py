@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import mxa
-from conftest import interrupt_at, write_chexpert
+from conftest import interrupt_at, same_state, small_config, write_chexpert
 from mxa.data.augment import Augment
 from mxa.data.decode import decode_all
 from mxa.data.options import DataOptions, read
@@ -31,15 +31,7 @@ OPTIM = OptimConfig(epochs=2, batch_size=8, lr_batch_size=8, warmup_epochs=0, co
 
 
 def base(root: Path, out: Path) -> TrainConfig:
-    return TrainConfig(
-        out=str(out),
-        data=DataOptions(root=str(root)),
-        preprocess=Preprocess(size=64),
-        augment=Augment(randaugment=""),
-        model=ModelConfig(name="mxa_efficientvit_m0"),
-        optim=OPTIM,
-        progress=False,
-    )
+    return small_config(root, out, OPTIM)
 
 
 @pytest.fixture(scope="module")
@@ -60,10 +52,6 @@ def config(tiny_chexpert: Path, teacher: str, tmp_path: Path) -> TrainConfig:
 
 def state_of(folder: Path) -> dict[str, torch.Tensor]:
     return dict(mxa.load(folder).model.state_dict())
-
-
-def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
-    return all(torch.equal(a[key], b[key]) for key in a)
 
 
 def history(folder: Path) -> list[dict[str, str]]:
@@ -177,7 +165,7 @@ def test_alpha_zero_is_training_without_a_teacher(config: TrainConfig, tmp_path:
     """To the bit: the teacher draws no random number of the student's."""
     plain = train(replace(config, out=str(tmp_path / "plain"), kd=KdConfig()))
     taught = train(replace(config, kd=replace(config.kd, alpha=0.0)))
-    assert same(state_of(plain.model), state_of(taught.model))
+    assert same_state(state_of(plain.model), state_of(taught.model))
     assert not (plain.folder / "teacher.json").exists()
     assert "kd/teacher_auroc_macro" not in history(plain.folder)[0]
 
@@ -204,7 +192,7 @@ def test_resuming_with_a_teacher(config: TrainConfig, tmp_path: Path, monkeypatc
     monkeypatch.undo()
     shutil.copytree(config.out, tmp_path / "second")
     resumed = train(config, resume=True)
-    assert same(state_of(whole.model), state_of(resumed.model))
+    assert same_state(state_of(whole.model), state_of(resumed.model))
     shutil.rmtree(moved)
     mxa.save(mxa.load(whole.model), moved)
     shutil.rmtree(config.out)

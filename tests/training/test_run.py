@@ -18,7 +18,7 @@ import yaml
 from timm.scheduler import CosineLRScheduler
 
 import mxa
-from conftest import interrupt_at, write_chexpert
+from conftest import interrupt_at, same_state, small_config, write_chexpert
 from mxa.data.augment import Augment
 from mxa.data.options import DataOptions, read
 from mxa.errors import ArtifactError, ConfigError, DataError
@@ -36,23 +36,11 @@ OPTIM = OptimConfig(epochs=3, batch_size=8, lr_batch_size=8, warmup_epochs=1, co
 
 @pytest.fixture
 def config(tiny_chexpert: Path, tmp_path: Path) -> TrainConfig:
-    return TrainConfig(
-        out=str(tmp_path / "run"),
-        data=DataOptions(root=str(tiny_chexpert)),
-        preprocess=Preprocess(size=64),
-        augment=Augment(randaugment=""),
-        model=ModelConfig(name="mxa_efficientvit_m0"),
-        optim=OPTIM,
-        progress=False,
-    )
+    return small_config(tiny_chexpert, tmp_path / "run", OPTIM)
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
     return dict(mxa.load(folder / "model").model.state_dict())
-
-
-def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
-    return all(torch.equal(a[key], b[key]) for key in a)
 
 
 def test_a_run_leaves_everything(config: TrainConfig) -> None:
@@ -118,8 +106,8 @@ def test_seed_decides_everything(config: TrainConfig, tmp_path: Path) -> None:
         train(replace(config, out=str(tmp_path / name), seed=seed)).folder
         for name, seed in (("a", 1), ("b", 1), ("c", 2))
     )
-    assert same(weights(one), weights(again))
-    assert not same(weights(one), weights(other))
+    assert same_state(weights(one), weights(again))
+    assert not same_state(weights(one), weights(other))
 
 
 def test_loading_processes_and_cache_change_nothing(config: TrainConfig, tmp_path: Path) -> None:
@@ -128,8 +116,8 @@ def test_loading_processes_and_cache_change_nothing(config: TrainConfig, tmp_pat
         train(replace(augmented, out=str(tmp_path / name), workers=workers, cache_gib=gib)).folder
         for name, workers, gib in (("a", 0, 4.0), ("b", 2, 4.0), ("c", 2, 0.0))
     ]
-    assert same(weights(runs[0]), weights(runs[1]))
-    assert same(weights(runs[0]), weights(runs[2]))
+    assert same_state(weights(runs[0]), weights(runs[1]))
+    assert same_state(weights(runs[0]), weights(runs[2]))
 
 
 @pytest.mark.parametrize("step", [3, 5, 8])
@@ -143,7 +131,7 @@ def test_resuming_gives_the_uninterrupted_run(
         train(config)
     monkeypatch.undo()
     resumed = train(config, resume=True).folder
-    assert same(weights(whole), weights(resumed))
+    assert same_state(weights(whole), weights(resumed))
     histories = [(folder / "history.csv").read_text().splitlines() for folder in (whole, resumed)]
     assert [len(lines) for lines in histories] == [4, 4]
     assert [line.split(",")[-1] for line in histories[0]] == [line.split(",")[-1] for line in histories[1]]
@@ -231,7 +219,7 @@ def test_a_warm_start_takes_weights_and_head(
     again = replace(config, out=str(tmp_path / "warm"), model=replace(config.model, warm_start=str(source)))
     with pytest.raises(StopIteration):
         train(again)
-    assert same(dict(mxa.load(source).model.state_dict()), started[0])
+    assert same_state(dict(mxa.load(source).model.state_dict()), started[0])
     fewer = replace(again, out=str(tmp_path / "fewer"), data=replace(config.data, labels=["Edema", "Fracture"]))
     with pytest.raises(StopIteration):
         train(fewer)
