@@ -15,7 +15,7 @@ from PIL import Image
 
 import mxa
 from conftest import ROOT_NAME, write_chexpert
-from mxa.cli import main
+from mxa.cli import COMMANDS, main
 from mxa.data.options import DataOptions, read
 from mxa.evaluation.predictions import read_csv
 from mxa.labels import CHEXPERT14
@@ -60,10 +60,7 @@ def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
         assert word in helped
 
 
-COMMANDS = ["train", "evaluate", "predict", "demo", "data check", "data phantom", "teacher convert", "teacher predict"]
-
-
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", list(COMMANDS))
 def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(*command.split(), "--help") == 0
     helped = capsys.readouterr().out
@@ -280,6 +277,15 @@ def test_wrong_usage_is_explained(
     captured = capsys.readouterr()
     assert message in captured.err
     assert "Traceback" not in captured.err
+
+
+def test_ctrl_c_is_no_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def stop(options: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(COMMANDS, "data check", stop)
+    assert run("data", "check", "somewhere") == 1
+    assert capsys.readouterr().err == "mxa data check: stopped\n"
 
 
 def test_a_misspelt_field_in_a_config_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

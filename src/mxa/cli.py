@@ -43,6 +43,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except MxaError as error:
         print(f"mxa {command}: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print(f"mxa {command}: stopped", file=sys.stderr)
+        return 1
 
 
 def _parser() -> ArgumentParser:
@@ -122,7 +125,7 @@ def _teacher_predict_parser() -> ArgumentParser:
         allow_abbrev=False,
         description="Run kd.teacher once over the training and validation images and store its logits in kd.cache. "
         "Takes the options of `mxa train`; data, preprocess, kd and workers count. The same options then train from "
-        "the cache.",
+        "the cache. A killed run goes on when it is called again.",
     )
     parser.add_argument("--config", action="config", help="YAML file with any of the options below")
     parser.add_class_arguments(TrainConfig)

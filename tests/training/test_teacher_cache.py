@@ -1,7 +1,9 @@
 """A teacher's logits on disk: what comes back, and every way in which a cache does not fit."""
 
 import json
+import logging
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -91,6 +93,40 @@ def test_the_folder_appears_whole_or_not_at_all(config: TrainConfig, tmp_path: P
     ]
     with pytest.raises(ConfigError, match="exists; choose another"):
         fill_cache(config)
+
+
+def stop_after(images: int) -> Callable[[int, int], None]:
+    """A progress callback that kills."""
+
+    def progress(done: int, total: int) -> None:
+        if done >= images:
+            raise KeyboardInterrupt
+
+    return progress
+
+
+def test_a_killed_run_goes_on(config: TrainConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """56 images in batches of 32: killed after the first batch, the second run scores the other 24 alone."""
+    whole = fill_cache(replace(config, kd=replace(config.kd, cache=str(tmp_path / "whole"))))
+    with pytest.raises(KeyboardInterrupt):
+        fill_cache(config, progress=stop_after(1))
+    assert not Path(config.kd.cache).exists()
+    seen: list[int] = []
+    with caplog.at_level(logging.INFO, logger="mxa"):
+        fill_cache(config, progress=lambda done, total: seen.append(done))
+    assert "going on after the 32 images" in caplog.text
+    assert seen == [56]
+    for name in ("logits.npy", "glances.npy", "index.csv", "cache.json"):
+        assert (whole / name).read_bytes() == (Path(config.kd.cache) / name).read_bytes(), name
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "whole"]
+
+
+def test_what_was_left_of_another_run_is_not_gone_on_with(config: TrainConfig, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        fill_cache(replace(config, preprocess=Preprocess(size=48)), progress=stop_after(1))
+    seen: list[int] = []
+    fill_cache(config, progress=lambda done, total: seen.append(done))
+    assert seen == [32, 56]
 
 
 def test_another_teacher_is_refused(config: TrainConfig, teacher: str, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ pictures under the same names.
 import csv
 import hashlib
 import json
+import logging
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as nnf
+from numpy.lib.format import open_memmap
 from torch import Tensor
 
 from mxa.data.decode import decode
@@ -37,8 +39,12 @@ from mxa.preprocess import Preprocess
 from mxa.training.config import TrainConfig
 from mxa.training.loaders import loading_processes
 
+log = logging.getLogger(__name__)
+
 FORMAT_VERSION = 1
 MANIFEST, INDEX, LOGITS, GLANCES = "cache.json", "index.csv", "logits.npy", "glances.npy"
+DONE = "done"
+"""How many rows a cache in the making has."""
 BATCH_SIZE = 32
 GLANCE = 8
 GLANCE_TOLERANCE = 3
@@ -134,7 +140,8 @@ class Cache:
 def fill_cache(config: TrainConfig, progress: Progress | None = None) -> Path:
     """Run a run's teachers once over its training and validation images, and store their logits in ``kd.cache``.
 
-    The teachers see the pictures as the run's contract fits and resizes them. The folder appears whole or not at all.
+    The teachers see the pictures as the run's contract fits and resizes them. The folder appears whole or not at all;
+    called again after it was killed, it goes on.
 
     Args:
         config: the run; data, preprocess, kd and workers count.
@@ -158,48 +165,86 @@ def fill_cache(config: TrainConfig, progress: Progress | None = None) -> Path:
     models = load_teachers(config.kd.teachers)
     teacher = ready_teacher(models, table.labels, config.kd.no_finding)
     rows = table.take((table.frame["split"] != "test").to_numpy())
-    outputs, glances = _score(teacher, rows, config, progress)
     manifest = {
         "format_version": FORMAT_VERSION,
         "teachers": [one.describe() for one in models],
         "pixels": _pixel_contract(config.preprocess),
         "data": {"dataset": table.dataset, "fingerprint": table.fingerprint(), "images": len(rows)},
     }
-    _write(folder, manifest, rows, {LOGITS: outputs.numpy(), GLANCES: glances.numpy()})
+    part = _Part.open(folder.with_name(f".{folder.name}.part"), manifest, len(rows), sum(teacher.adapter.widths))
+    if part.done:
+        log.info("going on after the %d images that are done", part.done)
+    _score(teacher, rows, config, part, progress)
+    part.finish(folder, rows)
     return folder
 
 
-def _score(teacher: Teacher, rows: Table, config: TrainConfig, progress: Progress | None) -> tuple[Tensor, Tensor]:
-    """(N, T) raw logits and (N, 8, 8) glances of the rows."""
-    dataset, order = RadiographDataset(rows, config.preprocess), EpochSampler(len(rows), shuffle=False)
-    loader = make_loader(dataset, order, BATCH_SIZE, workers=loading_processes(config, light=False))
-    outputs, glances = [], []
-    done = 0
-    for batch in loader:
+def _score(teacher: Teacher, rows: Table, config: TrainConfig, part: "_Part", progress: Progress | None) -> None:
+    """Logits and glances of the rows that are not done."""
+    order = EpochSampler(len(rows), shuffle=False)
+    order.start_at(0, part.done)
+    workers = loading_processes(config, light=False)
+    for batch in make_loader(RadiographDataset(rows, config.preprocess), order, BATCH_SIZE, workers=workers):
         raw = teacher.outputs(batch.image.to(teacher.known.device)).cpu()
         finite = raw.isfinite().all(dim=1)
         if not finite.all():
             first = int(batch.row[~finite][0])
             raise DataError(f"the teacher's logits of {rows.frame['path'].iloc[first]} are not finite")
-        outputs.append(raw)
-        glances.append(glance(batch.image[:, 0]))
-        done += len(raw)
+        part.add(raw.numpy(), glance(batch.image[:, 0]).numpy())
         if progress is not None:
-            progress(done, len(rows))
-    return torch.cat(outputs), torch.cat(glances)
+            progress(part.done, len(rows))
 
 
-def _write(folder: Path, manifest: dict[str, Any], rows: Table, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
-    part = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    for name, array in arrays.items():
-        np.save(part / name, array)
-    with (part / INDEX).open("w", newline="", encoding="utf-8") as stream:
-        csv.writer(stream).writerows([("path", "split"), *rows.frame[["path", "split"]].itertuples(index=False)])
-    manifest["files"] = {name: _sha256(part / name) for name in (INDEX, *arrays)}
-    (part / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-    part.rename(folder)
+class _Part:
+    """A cache in the making, in a hidden folder beside its place; a killed run goes on in it.
+
+    Args:
+        folder: the hidden folder.
+        manifest: what the cache will say of itself.
+        arrays: logits (N, T) and glances (N, 8, 8), mapped from their files.
+        done: rows that are there.
+    """
+
+    def __init__(self, folder: Path, manifest: dict[str, Any], arrays: Mapping[str, np.memmap], done: int) -> None:
+        self.folder, self.manifest, self.arrays, self.done = folder, manifest, arrays, done
+
+    @classmethod
+    def open(cls, folder: Path, manifest: dict[str, Any], rows: int, width: int) -> "_Part":
+        """Go on with what an earlier run of the same manifest left, or begin."""
+        file = folder / MANIFEST
+        if file.is_file() and json.loads(file.read_text(encoding="utf-8")) == manifest:
+            arrays = {name: open_memmap(folder / name, mode="r+") for name in (LOGITS, GLANCES)}
+            return cls(folder, manifest, arrays, int((folder / DONE).read_text(encoding="utf-8")))
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        arrays = {
+            LOGITS: open_memmap(folder / LOGITS, mode="w+", dtype=np.float32, shape=(rows, width)),
+            GLANCES: open_memmap(folder / GLANCES, mode="w+", dtype=np.uint8, shape=(rows, GLANCE, GLANCE)),
+        }
+        (folder / DONE).write_text("0", encoding="utf-8")
+        _write_manifest(folder, manifest)  # the last of them: without it the folder is begun anew
+        return cls(folder, manifest, arrays, 0)
+
+    def add(self, logits: npt.NDArray[np.float32], glances: npt.NDArray[np.uint8]) -> None:
+        """Keep the next rows, and note that they are there once they are on disk."""
+        for name, new in ((LOGITS, logits), (GLANCES, glances)):
+            self.arrays[name][self.done : self.done + len(new)] = new
+            self.arrays[name].flush()
+        self.done += len(logits)
+        (self.folder / DONE).write_text(str(self.done), encoding="utf-8")
+
+    def finish(self, folder: Path, rows: Table) -> None:
+        """Put the whole cache in its place."""
+        with (self.folder / INDEX).open("w", newline="", encoding="utf-8") as stream:
+            csv.writer(stream).writerows([("path", "split"), *rows.frame[["path", "split"]].itertuples(index=False)])
+        files = {name: _sha256(self.folder / name) for name in (INDEX, *self.arrays)}
+        _write_manifest(self.folder, self.manifest | {"files": files})
+        (self.folder / DONE).unlink()
+        self.folder.rename(folder)
+
+
+def _write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
 
 
 def glance(pixels: Tensor) -> Tensor:
