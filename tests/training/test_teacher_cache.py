@@ -121,6 +121,27 @@ def test_a_killed_run_goes_on(config: TrainConfig, tmp_path: Path, caplog: pytes
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "whole"]
 
 
+def test_a_kill_while_noting_the_progress_loses_one_batch_at_most(
+    config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second batch's note is written but not yet in its place: what was noted before it still counts."""
+    original = Path.replace
+
+    def killed(self: Path, target: Path) -> Path:
+        if self.name == "done.new" and self.read_text() == "56":
+            raise KeyboardInterrupt
+        return original(self, target)
+
+    monkeypatch.setattr(Path, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        fill_cache(config)
+    monkeypatch.undo()
+    seen: list[int] = []
+    folder = fill_cache(config, progress=lambda done, total: seen.append(done))
+    assert seen == [56]
+    assert sorted(file.name for file in folder.iterdir()) == ["cache.json", "glances.npy", "index.csv", "logits.npy"]
+
+
 def test_what_was_left_of_another_run_is_not_gone_on_with(config: TrainConfig, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         fill_cache(replace(config, preprocess=Preprocess(size=48)), progress=stop_after(1))

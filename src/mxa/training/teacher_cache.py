@@ -221,7 +221,7 @@ class _Part:
             LOGITS: open_memmap(folder / LOGITS, mode="w+", dtype=np.float32, shape=(rows, width)),
             GLANCES: open_memmap(folder / GLANCES, mode="w+", dtype=np.uint8, shape=(rows, GLANCE, GLANCE)),
         }
-        (folder / DONE).write_text("0", encoding="utf-8")
+        _replace(folder / DONE, "0")
         _write_manifest(folder, manifest)  # the last of them: without it the folder is begun anew
         return cls(folder, manifest, arrays, 0)
 
@@ -231,7 +231,7 @@ class _Part:
             self.arrays[name][self.done : self.done + len(new)] = new
             self.arrays[name].flush()
         self.done += len(logits)
-        (self.folder / DONE).write_text(str(self.done), encoding="utf-8")
+        _replace(self.folder / DONE, str(self.done))
 
     def finish(self, folder: Path, rows: Table) -> None:
         """Put the whole cache in its place."""
@@ -244,7 +244,14 @@ class _Part:
 
 
 def _write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+    _replace(folder / MANIFEST, json.dumps(manifest, indent=2) + "\n")
+
+
+def _replace(file: Path, text: str) -> None:
+    """Write a file whole: a kill leaves the old one or the new one, never half."""
+    new = file.with_name(f"{file.name}.new")
+    new.write_text(text, encoding="utf-8")
+    new.replace(file)
 
 
 def glance(pixels: Tensor) -> Tensor:
