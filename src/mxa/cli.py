@@ -13,6 +13,9 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from mxa.data.options import DataOptions, read
 from mxa.errors import ConfigError, MxaError
+from mxa.evaluation.assessment import AssessOptions
+from mxa.evaluation.casefiles import PLURAL
+from mxa.reproduce.config import ReproduceConfig
 from mxa.training.config import TrainConfig
 from mxa.version import __version__
 
@@ -22,6 +25,8 @@ No data at hand?   mxa demo
 Your own data:     mxa data check ROOT --dataset chexpert
                    mxa train --config configs/mxa.yaml --data.root ROOT --out runs/first
                    mxa evaluate runs/first/model --data ROOT --split valid --out runs/first/valid
+Anybody's CSV:     mxa evaluate --predictions P.csv --labels L.csv --out DIR
+The paper's grid:  mxa reproduce --config configs/reproduce.yaml --base.data.root ROOT
                    mxa predict runs/first/model IMAGES --out predictions.csv
 With a teacher:    mxa teacher convert densenet121-res224-chex --out teachers/densenet121-res224-chex
                    mxa train --config configs/mxa_kd.yaml --data.root ROOT --out runs/distilled
@@ -53,10 +58,16 @@ def _parser() -> ArgumentParser:
     parser = ArgumentParser(allow_abbrev=False, prog="mxa", description=DESCRIPTION, version=__version__)
     commands = parser.add_subcommands(dest="command")
     commands.add_subcommand("train", _train_parser(), help="train a model and save it with its validation figures")
-    commands.add_subcommand("evaluate", _evaluate_parser(), help="score a saved model on a labelled data set")
+    commands.add_subcommand("evaluate", _evaluate_parser(), help="score a saved model or a CSV of predictions")
+    commands.add_subcommand(
+        "calibrate", _calibrate_parser(), help="choose a model's thresholds and calibration on your validation data"
+    )
     commands.add_subcommand("predict", _predict_parser(), help="probabilities for image files and folders")
     commands.add_subcommand(
         "demo", _demo_parser(), help="phantom data, two models, a report: the whole way without any data"
+    )
+    commands.add_subcommand(
+        "reproduce", _reproduce_parser(), help="the paper's experiments, one thing changed at a time"
     )
     teacher = ArgumentParser(allow_abbrev=False, description="Get teachers ready for distillation.")
     commands.add_subcommand("teacher", teacher, help="convert teachers, and store what they say of a data set")
@@ -162,14 +173,71 @@ def _phantom_parser() -> ArgumentParser:
 
 def _evaluate_parser() -> ArgumentParser:
     parser = ArgumentParser(
-        allow_abbrev=False, description="Score a saved model: writes metrics.json, predictions.csv and roc.png."
+        allow_abbrev=False,
+        description="Score a saved model, or anybody's predictions: writes report.html, metrics.json, tables (CSV, "
+        "Markdown, LaTeX) and figures. mxa evaluate MODEL --data ROOT --split test --out DIR, or mxa evaluate "
+        "--predictions P.csv --labels L.csv --out DIR.",
+    )
+    parser.add_argument("model", type=str | None, nargs="?", default=None, help="folder of the saved model")
+    parser.add_argument(
+        "--predictions",
+        type=str | None,
+        default=None,
+        help="CSV instead of a model: a Path or Study column and some of the findings, probabilities or 0/1 decisions",
+    )
+    parser.add_argument("--data", type=str, default="", help="the data set's folder")
+    parser.add_argument(
+        "--split", type=str, default="valid", choices=["train", "valid", "test"], help="which part of it"
+    )
+    parser.add_argument(
+        "--labels",
+        type=str | None,
+        default=None,
+        help="CSV of labels, with --predictions, instead of a data set: a Path or Study column, the findings, and any "
+        "other columns to group by",
+    )
+    parser.add_argument("--out", type=str, required=True, help="folder for the results")
+    parser.add_argument(
+        "--aggregate",
+        type=str | None,
+        default=None,
+        choices=[None, "max", "mean"],
+        help="score studies: the max or mean over a study's images (CheXpert's test set is scored by study)",
+    )
+    parser.add_argument(
+        "--valid_predictions",
+        type=str | None,
+        default=None,
+        help="CSV of the same model's predictions of validation data: they choose operating points and calibrations",
+    )
+    parser.add_argument("--valid_labels", type=str | None, default=None, help="CSV of their labels")
+    parser.add_argument(
+        "--against", type=str | None, default=None, help="CSV of another model's predictions, to compare with"
+    )
+    parser.add_argument(
+        "--readers", type=list[str], default=[], help="CSVs of human readers' decisions: 0, 1 or blank for each finding"
+    )
+    parser.add_argument("--workers", type=int, default=0, help="loading processes")
+    parser.add_class_arguments(AssessOptions)
+    _add_data_options(parser, {"labels"})
+    return parser
+
+
+def _calibrate_parser() -> ArgumentParser:
+    parser = ArgumentParser(
+        allow_abbrev=False,
+        description="Choose a saved model's operating points (thresholds by finding) and fit its calibrations anew, on "
+        "the validation split of a data set, such as your own hospital's; they are stored in the model.",
     )
     parser.add_argument("model", type=str, help="folder of the saved model")
     parser.add_argument("--data", type=str, required=True, help="the data set's folder")
     parser.add_argument(
-        "--split", type=str, default="valid", choices=["train", "valid", "test"], help="which part of it"
+        "--rules",
+        type=list[str],
+        default=["youden", "f1", "sensitivity=0.9", "specificity=0.9"],
+        help="the operating points: youden, f1, sensitivity=V, specificity=V, cost=V (a missed finding costs V times a "
+        "false alarm)",
     )
-    parser.add_argument("--out", type=str, required=True, help="folder for the results")
     parser.add_argument("--workers", type=int, default=0, help="loading processes")
     _add_data_options(parser, {"labels"})
     return parser
@@ -198,6 +266,17 @@ def _demo_parser() -> ArgumentParser:
     return parser
 
 
+def _reproduce_parser() -> ArgumentParser:
+    parser = ArgumentParser(
+        allow_abbrev=False,
+        description="Train a grid of cells and seeds, score it, and write the paper's tables and figures with paired "
+        "intervals. A finished run is not repeated and a killed one goes on: call it again.",
+    )
+    parser.add_argument("--config", action="config", help="YAML file with any of the options below")
+    parser.add_class_arguments(ReproduceConfig)
+    return parser
+
+
 # ------------------------------------------------------------------ commands
 
 
@@ -213,11 +292,35 @@ def _train(options: Namespace) -> int:
 
 
 def _evaluate(options: Namespace) -> int:
-    from mxa.evaluate import evaluate_model
+    from mxa.evaluate import Sources, evaluate
 
-    data = _data_options(_evaluate_parser(), options, options.data)
-    result = evaluate_model(Path(options.model), data, options.split, Path(options.out), workers=options.workers)
-    print(f"{options.out}: {_line(result.to_dict())} on {result.images} {options.split} images")
+    parser = _evaluate_parser()
+    sources = Sources(
+        model=_path(options.model),
+        predictions=_path(options.predictions),
+        labels=_path(options.labels),
+        data=_data_options(parser, options, options.data),
+        split=options.split,
+        valid_predictions=_path(options.valid_predictions),
+        valid_labels=_path(options.valid_labels),
+        against=_path(options.against),
+        readers=[Path(file) for file in options.readers],
+        aggregate=options.aggregate,
+    )
+    looked_at: AssessOptions = _from_namespace(AssessOptions, parser, options)
+    found = evaluate(sources, looked_at, Path(options.out), workers=options.workers)
+    print(f"{_line(found.evaluation.to_dict())} on {len(found.cases)} {PLURAL[found.cases.unit]}")
+    print(f"open {Path(options.out) / 'report.html'}")
+    return 0
+
+
+def _calibrate(options: Namespace) -> int:
+    from mxa.calibrate import calibrate
+
+    data = _data_options(_calibrate_parser(), options, options.data)
+    tuning = calibrate(Path(options.model), data, options.rules, workers=options.workers)
+    points, kinds = ", ".join(tuning.operating_points), ", ".join(tuning.calibrations)
+    print(f"{options.model}: operating points {points}; calibrations {kinds}, from {tuning.fitted_on['images']} images")
     return 0
 
 
@@ -299,11 +402,25 @@ def _demo(options: Namespace) -> int:
     return 0
 
 
+def _reproduce(options: Namespace) -> int:
+    from mxa.reproduce.report import write_grid_report
+    from mxa.reproduce.runs import run_grid
+
+    _quiet_lightning()
+    config: ReproduceConfig = _from_namespace(ReproduceConfig, _reproduce_parser(), options)
+    with logging_redirect_tqdm():
+        run_grid(config)
+    print(f"open {write_grid_report(config)}")
+    return 0
+
+
 COMMANDS: dict[str, Callable[[Namespace], int]] = {
     "train": _train,
     "evaluate": _evaluate,
+    "calibrate": _calibrate,
     "predict": _predict,
     "demo": _demo,
+    "reproduce": _reproduce,
     "teacher convert": _convert,
     "teacher predict": _teacher_predict,
     "data phantom": _phantom,
@@ -326,6 +443,10 @@ def _from_namespace(kind: type[Any], parser: ArgumentParser, options: Namespace,
 def _data_options(parser: ArgumentParser, options: Namespace, root: str) -> DataOptions:
     data: DataOptions = _from_namespace(DataOptions, parser, options, root=root)
     return data
+
+
+def _path(name: str | None) -> Path | None:
+    return None if name is None else Path(name)
 
 
 def _quiet_lightning() -> None:

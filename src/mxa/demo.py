@@ -6,7 +6,6 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
 import torch
 from matplotlib.figure import Figure
 
@@ -19,7 +18,8 @@ from mxa.evaluation import figures
 from mxa.evaluation.metrics import Evaluation
 from mxa.evaluation.predictions import Predictions
 from mxa.evaluation.report import Picture, Section, write_report
-from mxa.explain.regions import find_regions, region_figure
+from mxa.explain.regions import shared_finding_figure
+from mxa.labels import SUPPORT_DEVICES
 from mxa.models.artifact import Classifier, load
 from mxa.predict import predict_table
 from mxa.preprocess import Preprocess
@@ -166,16 +166,10 @@ def _history(run: Path) -> list[dict[str, float]]:
 
 
 def _regions(classifier: Classifier, table: Table) -> Figure:
-    """Eight frontal radiographs that share a finding (Figure 2), with the codes of what else they have (Table 1)."""
-    column = table.labels.index(SHOWN)
-    frontal = (table.frame["view"] == "frontal").to_numpy()
-    rows = np.flatnonzero(frontal & (table.target[:, column] > 0.5) & table.mask[:, column])[:8]
-    if not len(rows):
-        rows = np.flatnonzero(frontal)[:8]
-    codes = np.array(table.labels.codes)
-    captions = [f"{table.frame['patient'].iloc[row]}\n{' '.join(codes[table.target[row] > 0.5])}" for row in rows]
-    files = table.files()
-    return region_figure(find_regions(classifier, [files[row] for row in rows]), captions)
+    """Figure 2; a very small phantom may have nobody with the finding, but somebody with support devices."""
+    present = (table.target > 0.5) & (table.frame["view"] == "frontal").to_numpy()[:, None]
+    finding = SHOWN if present[:, table.labels.index(SHOWN)].any() else SUPPORT_DEVICES
+    return shared_finding_figure(classifier, table, finding)
 
 
 def _provenance(models: Mapping[str, Classifier], table: Table) -> dict[str, str]:

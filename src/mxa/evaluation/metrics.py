@@ -128,7 +128,7 @@ def auroc(score: npt.ArrayLike, target: npt.ArrayLike) -> float:
         ValueError: If the shapes are not (N,) twice.
         DataError: If a score is not finite or a target is neither 0 nor 1.
     """
-    _, positive, negative = _count_by_score(score, target)
+    _, positive, negative = count_by_score(score, target)
     pairs = positive.sum() * negative.sum()
     if pairs == 0:
         return float("nan")
@@ -152,7 +152,7 @@ def roc_curve(score: npt.ArrayLike, target: npt.ArrayLike) -> tuple[FloatArray, 
         ValueError: If the shapes are not (N,) twice.
         DataError: If a score is not finite, a target is neither 0 nor 1, or one class is missing.
     """
-    value, positive, negative = _count_by_score(score, target)
+    value, positive, negative = count_by_score(score, target)
     reason = _undefined(int(positive.sum()), int(negative.sum()))
     if reason:
         raise DataError(f"a ROC curve needs both classes, but there are {reason}")
@@ -247,6 +247,34 @@ def require_probability(probability: FloatArray) -> None:
     _refuse((probability < 0) | (probability > 1), "probabilities outside [0, 1]")
 
 
+def count_by_score(score: npt.ArrayLike, target: npt.ArrayLike) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return the distinct scores, ascending, and how many positives and negatives have each.
+
+    Args:
+        score: (N,) finite.
+        target: (N,) of 0 and 1.
+
+    Returns:
+        Three arrays of one element per distinct score: the score, its positives and its negatives (whole numbers).
+
+    Raises:
+        ValueError: If the shapes are not (N,) twice.
+        DataError: If a score is not finite or a target is neither 0 nor 1.
+    """
+    s, y = np.asarray(score, dtype=np.float64), np.asarray(target, dtype=np.float64)
+    if s.ndim != 1 or s.shape != y.shape:
+        raise ValueError(f"score and target must both be (N,), got {s.shape} and {y.shape}")
+    require_finite(s, "score")
+    _refuse((y != 0) & (y != 1), "targets that are neither 0 nor 1")
+    order = np.argsort(s)
+    s, y = s[order], y[order]
+    first = np.flatnonzero(np.diff(s, prepend=np.nan) != 0)
+    if len(first) == 0:
+        return s, y, y
+    positive = np.add.reduceat(y, first)
+    return s[first], positive, np.diff(first, append=len(s)) - positive
+
+
 def _evaluate(scores: _Scores, target: FloatArray, counted: BoolArray, labels: LabelSet) -> Evaluation:
     _refuse(counted & (target != 0) & (target != 1), "counted targets that are neither 0 nor 1")
     truth = target == 1
@@ -314,22 +342,6 @@ def _mean_cross_entropy(log_p: FloatArray, log_q: FloatArray, target: FloatArray
     with np.errstate(invalid="ignore"):
         gain = np.where(target > 0, target * log_p, 0.0) + np.where(target < 1, (1 - target) * log_q, 0.0)
     return float(np.abs(gain.mean()))  # the mean is never above 0; abs also turns -0.0 into 0.0
-
-
-def _count_by_score(score: npt.ArrayLike, target: npt.ArrayLike) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Return the distinct scores, ascending, and how many positives and negatives have each."""
-    s, y = np.asarray(score, dtype=np.float64), np.asarray(target, dtype=np.float64)
-    if s.ndim != 1 or s.shape != y.shape:
-        raise ValueError(f"score and target must both be (N,), got {s.shape} and {y.shape}")
-    require_finite(s, "score")
-    _refuse((y != 0) & (y != 1), "targets that are neither 0 nor 1")
-    order = np.argsort(s)
-    s, y = s[order], y[order]
-    first = np.flatnonzero(np.diff(s, prepend=np.nan) != 0)
-    if len(first) == 0:
-        return s, y, y
-    positive = np.add.reduceat(y, first)
-    return s[first], positive, np.diff(first, append=len(s)) - positive
 
 
 def _as_arrays(

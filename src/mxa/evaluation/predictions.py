@@ -1,19 +1,21 @@
-"""Predictions as one plain table, one row per image, and their CSV: path, patient, then one probability per finding."""
+"""Predictions as one plain table: a model's own, with their CSV, and those of anybody's CSV."""
 
 import contextlib
 import csv
 import os
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from mxa.errors import DataError
+from mxa.evaluation.casefiles import finding_columns, numbers, place, read_frame, require_unique, row_names, some
 from mxa.evaluation.metrics import (
     Evaluation,
+    FloatArray,
     evaluate,
     evaluate_probability,
     require_finite,
@@ -21,11 +23,6 @@ from mxa.evaluation.metrics import (
     sigmoid,
 )
 from mxa.labels import LabelSet
-
-FloatArray = npt.NDArray[np.float64]
-
-_KEYS = ("path", "patient")
-_SHOWN = 3  # names in an error message, so that a wrong file does not fill the screen
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +56,7 @@ class Predictions:
             if array is not None and array.shape != shape:
                 raise ValueError(f"{name} must be (images, findings) = {shape}, got {array.shape}")
         require_probability(self.probability)
-        _require_unique(self.path, "the predictions")
+        require_unique(self.path, "image", "the predictions")
 
     @classmethod
     def from_logit(
@@ -85,14 +82,14 @@ class Predictions:
             DataError: If ``paths`` has a path twice, or the two do not hold the same paths; the message says how many
                 are missing or left over and names the first ones.
         """
-        _require_unique(paths, "the table")
+        require_unique(paths, "image", "the table")
         row = {path: i for i, path in enumerate(self.path)}
         missing = [path for path in paths if path not in row]
         wanted = set(paths)
         extra = [path for path in self.path if path not in wanted]
         if missing or extra:
             parts = [
-                f"{len(names)} {what} ({_some(names)})"
+                f"{len(names)} {what} ({some(names)})"
                 for names, what in ((missing, "have no prediction"), (extra, "are predicted but not in the table"))
                 if names
             ]
@@ -130,7 +127,7 @@ class Predictions:
         try:
             with part.open("w", encoding="utf-8", newline="") as stream:
                 writer = csv.writer(stream, lineterminator="\n")
-                writer.writerow((*_KEYS, *self.labels))
+                writer.writerow(("path", "patient", *self.labels))
                 # Python writes a float with the fewest digits that give it back.
                 for path, patient, row in zip(self.path, self.patient, self.probability.tolist(), strict=True):
                     writer.writerow((path, patient, *row))
@@ -142,72 +139,121 @@ class Predictions:
                 part.unlink()
 
 
-def read_csv(file: str | os.PathLike[str], labels: LabelSet) -> Predictions:
-    """Read a predictions CSV: the columns path, patient and each finding of ``labels``, in any order.
+@dataclass(frozen=True, eq=False)
+class FilePredictions:
+    """What a CSV says about N images or studies.
+
+    Attributes:
+        key: N names of the rows as the file writes them, each once.
+        unit: "image" or "study", what a row stands for.
+        study: N studies, "" where unknown.
+        patient: N patients; the key itself where ``patients_known`` is False.
+        patients_known: Whether the file says which rows are of one patient.
+        probability: (N, L) in [0, 1], float64.
+        labels: The L findings that the file has.
+        source: The file, for messages.
 
     Raises:
-        DataError: If the file cannot be read; a column is missing, unknown or there twice; a row is too short or too
-            long, or its path occurs twice; or a value is not a number in [0, 1]. The message names the line or
-            the path.
+        ValueError: If lengths or shapes do not fit together.
+        DataError: If a key occurs twice or a probability is outside [0, 1].
+    """
+
+    key: tuple[str, ...]
+    unit: str
+    study: tuple[str, ...]
+    patient: tuple[str, ...]
+    patients_known: bool
+    probability: FloatArray
+    labels: LabelSet
+    source: str = "the predictions"
+
+    def __post_init__(self) -> None:
+        rows = len(self.key)
+        if not len(self.study) == len(self.patient) == rows or self.probability.shape != (rows, len(self.labels)):
+            raise ValueError(
+                f"{rows} keys, {len(self.study)} studies, {len(self.patient)} patients and probabilities of shape "
+                f"{self.probability.shape} for {len(self.labels)} findings do not fit together"
+            )
+        require_probability(self.probability)
+        require_unique(self.key, self.unit, self.source)
+
+    def __len__(self) -> int:
+        return len(self.key)
+
+
+def read_predictions(file: str | os.PathLike[str], labels: LabelSet | None = None) -> FilePredictions:
+    """Read a CSV (plain or .gz) of probabilities, or of decisions as 0 and 1.
+
+    The rows are named by one column: path, Path or Image Index (images), or study or Study (studies). With an image
+    column, a study column says to which study each image belongs. A patient column (in any case) may be there, and the
+    error column that ``mxa predict`` writes. Every other column is a finding, under its own name or an alias; there
+    may be any of them, in any order.
+
+    Args:
+        file: The CSV.
+        labels: The findings that may occur; None stands for CheXpert's and NIH's.
+
+    Returns:
+        The rows in the file's order, the findings in the order of ``labels``.
+
+    Raises:
+        DataError: If the file cannot be read or has no row; the columns do not name the rows or the findings, or name
+            them twice; a column is unknown; a row was not predicted (its error is not blank), has no name or has
+            another row's; or a value is not a number in [0, 1]. The message names the line and column.
     """
     source = Path(file)
-    try:
-        with source.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.reader(stream)
-            header = next(reader, [])
-            # Blank lines, such as a last one, are no rows.
-            lines = [(reader.line_num, row) for row in reader if row]
-    except OSError as error:
-        raise DataError(f"cannot read {source}: {error.strerror}") from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{source} is not a CSV file in UTF-8: {error}") from error
-    _require_columns(header, labels, source)
-    for number, row in lines:
-        if len(row) != len(header):
-            raise DataError(f"{source}, line {number}: {len(row)} values, but the header has {len(header)} columns")
-    column = {name: j for j, name in enumerate(header)}
-    path, patient = (tuple(row[column[key]] for _, row in lines) for key in _KEYS)
-    _require_unique(path, str(source))
-    probability = np.empty((len(lines), len(labels)), dtype=np.float64)
-    for i, (number, row) in enumerate(lines):
-        for j, name in enumerate(labels):
-            probability[i, j] = _probability(row[column[name]], name, f"{source}, line {number}")
-    return Predictions(path, patient, probability, labels)
+    frame = read_frame(source)
+    rows = row_names(frame, source)
+    used = rows.columns
+    if "error" in frame.columns:
+        _require_no_errors(frame, rows.key, source)
+        used |= {"error"}
+    found, columns = finding_columns(frame, used, labels, source, others_allowed=False)
+    probability = _probabilities(frame[columns], source)
+    return FilePredictions(
+        rows.key, rows.unit, rows.study, rows.patient, rows.patients_known, probability, found, str(source)
+    )
 
 
-def _probability(text: str, finding: str, where: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        raise DataError(f"{where}: {finding} is {text!r}, which is not a number") from None
-    if not 0 <= value <= 1:  # also refuses NaN
-        raise DataError(f"{where}: {finding} is {text!r}, which is not a probability between 0 and 1")
-    return value
+def read_csv(file: str | os.PathLike[str], labels: LabelSet) -> Predictions:
+    """Read what :meth:`Predictions.write_csv` wrote: path, patient and every finding of ``labels``, in any order.
 
-
-def _require_columns(header: Sequence[str], labels: LabelSet, source: Path) -> None:
-    expected = (*_KEYS, *labels)
-    problems = [
-        f"{what}: {', '.join(map(repr, names))}"
-        for what, names in (
-            ("missing", [name for name in expected if name not in header]),
-            ("unknown", [name for name in header if name not in expected]),
-            ("there twice", sorted({name for name in header if header.count(name) > 1})),
-        )
-        if names
-    ]
-    if problems:
+    Raises:
+        DataError: If a column is missing, or for a reason of :func:`read_predictions`.
+    """
+    found = read_predictions(file, labels)
+    present = {"image": {"path"}, "study": set[str]()}[found.unit] | set(found.labels)
+    present |= {"patient"} if found.patients_known else set()
+    missing = [name for name in ("path", "patient", *labels) if name not in present]
+    if missing:
         raise DataError(
-            f"{source}: the columns must be path, patient and the {len(labels)} findings of {labels.name}; "
-            + "; ".join(problems)
+            f"{file}: the columns must be path, patient and the {len(labels)} findings of {labels.name}; "
+            f"missing: {', '.join(map(repr, missing))}"
+        )
+    return Predictions(found.key, found.patient, found.probability, labels)
+
+
+def _require_no_errors(frame: pd.DataFrame, key: Sequence[str], source: Path) -> None:
+    failed = np.flatnonzero(frame["error"].notna().to_numpy())
+    if len(failed):
+        first = int(failed[0])
+        raise DataError(
+            f"{source}: {len(failed)} rows have an error in place of a prediction, the first {key[first]}: "
+            f"{frame['error'].iloc[first]}; predict them again, or take them out of predictions and labels"
         )
 
 
-def _require_unique(paths: Sequence[str], where: str) -> None:
-    repeated = [path for path, count in Counter(paths).items() if count > 1]
-    if repeated:
-        raise DataError(f"{where}: {len(repeated)} paths occur more than once ({_some(repeated)}); one row per image")
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+def _probabilities(cells: pd.DataFrame, source: Path) -> FloatArray:
+    """Return (N, L) probabilities, or name the first cell that is none."""
+    value = numbers(cells)
+    bad = ~((value >= 0) & (value <= 1))  # NaN is bad, too
+    if bad.any():
+        row, column = np.argwhere(bad)[0]
+        if not isinstance(cells.iloc[row, column], str):
+            why = "a probability cannot be left out"
+        elif np.isnan(value[row, column]):
+            why = "which is not a number"
+        else:
+            why = "which is not between 0 and 1; if these are logits, apply a sigmoid once"
+        raise DataError(f"{place(cells, row, column, source)}, {why}")
+    return value

@@ -6,24 +6,37 @@ import io
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from mxa.errors import DataError
 from mxa.evaluation.figures import distinct, require_evaluations
+from mxa.evaluation.files import write_text
 from mxa.evaluation.metrics import Evaluation
+from mxa.evaluation.tables import Cell, Table, shown
 from mxa.labels import LabelSet
+
+__all__ = [
+    "DISCLAIMER",
+    "Cell",
+    "Picture",
+    "Section",
+    "Table",
+    "finding_table",
+    "summary_table",
+    "write_page",
+    "write_report",
+]
 
 DISCLAIMER = "Research software; not for clinical use."
 
-Cell = str | int | float
+LONGEST_LINE = 32
+"""Characters of a cell that is not broken."""
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 # Charts keep a readable width on a phone and scroll inside their own box; the page itself never scrolls sideways.
 _STYLE = """
 :root { color-scheme: light; }
-body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff; max-width: 60rem; margin: 0 auto;
+body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff; max-width: 72rem; margin: 0 auto;
   padding: 1rem; overflow-wrap: break-word; }
 h1 { font-size: 1.6rem; line-height: 1.2; }
 h2 { font-size: 1.2rem; margin-top: 2rem; border-bottom: 1px solid #ccc; }
@@ -33,10 +46,12 @@ caption { text-align: left; color: #555; padding-bottom: 0.3rem; }
 th, td { padding: 0.25rem 0.6rem; border-bottom: 1px solid #ddd; text-align: left; vertical-align: top; }
 thead th { border-bottom: 2px solid #555; }
 .number { text-align: right; }
+td { white-space: nowrap; }
+td.long { white-space: normal; min-width: 9rem; }
 figure { margin: 1rem 0; }
 figcaption { color: #555; font-size: 0.9rem; }
 img { max-width: 100%; height: auto; }
-.chart img { width: 100%; min-width: 40rem; }
+.chart img { width: min(100%, var(--drawn)); min-width: min(40rem, var(--drawn)); }
 dt { font-weight: 600; margin-top: 0.5rem; }
 dd { margin: 0; white-space: pre-wrap; font-family: ui-monospace, monospace; font-size: 0.85rem; }
 footer { margin-top: 2rem; border-top: 1px solid #ccc; padding-top: 0.5rem; font-weight: 600; }
@@ -49,24 +64,6 @@ footer { margin-top: 2rem; border-top: 1px solid #ccc; padding-top: 0.5rem; font
   h2, caption { break-after: avoid; }
 }
 """
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table. Floats are shown with three decimals; a column with a number in it is aligned right.
-
-    Raises:
-        ValueError: If a row has not as many cells as the header.
-    """
-
-    header: tuple[str, ...]
-    rows: tuple[tuple[Cell, ...], ...]
-    caption: str = ""
-
-    def __post_init__(self) -> None:
-        for row in self.rows:
-            if len(row) != len(self.header):
-                raise ValueError(f"a row has {len(row)} cells, but the header has {len(self.header)}: {row}")
 
 
 @dataclass(frozen=True)
@@ -160,18 +157,34 @@ def write_report(
         ValueError: If there is no model, or an evaluation is over other findings.
         DataError: If the file cannot be written.
     """
-    parts = [
-        _section(Section("Results", (summary_table(evaluations, labels),))),
-        _section(Section("Results per finding", (finding_table(evaluations, labels),))),
-        *map(_section, sections),
-    ]
+    opening = (
+        Section("Results", (summary_table(evaluations, labels),)),
+        Section("Results per finding", (finding_table(evaluations, labels),)),
+    )
+    write_page(file, title, (*opening, *sections), provenance)
+
+
+def write_page(
+    file: str | os.PathLike[str], title: str, sections: Sequence[Section], provenance: Mapping[str, str] | None = None
+) -> None:
+    """Write a self-contained HTML page of any sections, provenance and disclaimer; nothing is fetched, nothing runs.
+
+    The file appears whole or not at all.
+
+    Args:
+        file: The .html file to write.
+        title: Heading of the page.
+        sections: In order; the first table is what a reader sees first.
+        provenance: As in :func:`write_report`.
+
+    Raises:
+        DataError: If the file cannot be written.
+    """
+    parts = [_section(section) for section in sections]
     if provenance:
         items = "\n".join(f"<dt>{_text(key)}</dt><dd>{_text(value)}</dd>" for key, value in provenance.items())
         parts.append(f"<section>\n<h2>Provenance</h2>\n<dl>\n{items}\n</dl>\n</section>")
-    try:
-        Path(file).write_text(_page(title, "\n".join(parts)), encoding="utf-8")
-    except OSError as error:
-        raise DataError(f"cannot write {os.fspath(file)}: {error.strerror}; check its folder") from error
+    write_text(file, _page(title, "\n".join(parts)))
 
 
 def _page(title: str, body: str) -> str:
@@ -210,10 +223,7 @@ def _part(part: Table | Picture | str) -> str:
 
 
 def _table(table: Table) -> str:
-    kind = [
-        ' class="number"' if any(isinstance(row[j], int | float) for row in table.rows) else ""
-        for j in range(len(table.header))
-    ]
+    kind = [' class="number"' if number else "" for number in table.numeric]
     head = "".join(f'<th scope="col"{k}>{_text(cell)}</th>' for k, cell in zip(kind, table.header, strict=True))
     body = "\n".join(f"<tr>{_row(row, kind)}</tr>" for row in table.rows)
     caption = f"<caption>{_text(table.caption)}</caption>\n" if table.caption else ""
@@ -224,14 +234,21 @@ def _table(table: Table) -> str:
 
 
 def _row(row: tuple[Cell, ...], kind: Sequence[str]) -> str:
-    first, *rest = (_show(cell) for cell in row)
-    cells = "".join(f"<td{k}>{cell}</td>" for k, cell in zip(kind[1:], rest, strict=True))
+    first, *rest = (_text(shown(cell)) for cell in row)
+    cells = "".join(f"<td{_class(k, cell)}>{cell}</td>" for k, cell in zip(kind[1:], rest, strict=True))
     return f'<th scope="row"{kind[0]}>{first}</th>{cells}'
+
+
+def _class(kind: str, cell: str) -> str:
+    """Numbers and intervals stay on one line; sentences may break."""
+    return kind if len(cell) <= LONGEST_LINE else ' class="long"'
 
 
 def _picture(picture: Picture) -> str:
     if isinstance(picture.image, Figure):
-        kind, png = "chart", _png(picture.image)
+        # As large as drawn, or as wide as the page; on a phone it keeps a readable width and scrolls in its box.
+        width = f"{picture.image.get_figwidth():.2f}in"
+        kind, png = f'chart" style="--drawn: {width}', _png(picture.image)
     else:
         kind, png = "photo", picture.image
     data = base64.b64encode(png).decode("ascii")
@@ -254,10 +271,6 @@ def _value(value: float | None, reason: str | None) -> Cell:
 
 def _count(counts: Sequence[int]) -> Cell:
     return counts[0] if len(set(counts)) == 1 else distinct(counts)
-
-
-def _show(cell: Cell) -> str:
-    return _text(f"{cell:.3f}" if isinstance(cell, float) else str(cell))
 
 
 def _text(text: str) -> str:

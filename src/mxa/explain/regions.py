@@ -13,7 +13,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
 from mxa.data.images import read_grey
-from mxa.errors import ConfigError
+from mxa.data.table import Table
+from mxa.errors import ConfigError, DataError
 from mxa.models.artifact import Classifier
 
 Box = tuple[float, float, float, float]
@@ -57,6 +58,30 @@ def find_regions(classifier: Classifier, files: Sequence[Path]) -> list[RegionPi
             placed[name] = (x1, y1, x2, y2)
         found.append(RegionPicture(grey, placed))
     return found
+
+
+def shared_finding_figure(classifier: Classifier, table: Table, finding: str, count: int = 8) -> Figure:
+    """The paper's Figure 2: frontal radiographs that share a finding, with the codes of all they have under them.
+
+    Args:
+        classifier: a model with MXA blocks.
+        table: labelled images; the first ``count`` fitting ones are shown.
+        finding: shared by all that are shown.
+        count: how many at most.
+
+    Raises:
+        ConfigError: the model has no MXA block, or the label set lacks the finding.
+        DataError: no frontal image of the table has the finding, or a file cannot be read.
+    """
+    column = table.labels.index(finding)
+    frontal = (table.frame["view"] != "lateral").to_numpy()
+    rows = np.flatnonzero(frontal & (table.target[:, column] > 0.5) & table.mask[:, column])[:count]
+    if not len(rows):
+        raise DataError(f"no frontal image has {finding}, so there is nothing to show; choose another finding")
+    codes = np.array(table.labels.codes)
+    captions = [f"{table.frame['patient'].iloc[row]}\n{' '.join(codes[table.target[row] > 0.5])}" for row in rows]
+    files = table.files()
+    return region_figure(find_regions(classifier, [files[row] for row in rows]), captions)
 
 
 def region_figure(pictures: Sequence[RegionPicture], captions: Sequence[str], columns: int = 4) -> Figure:

@@ -8,7 +8,7 @@ contract, where the weights came from, and the size and SHA-256 of each weights 
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,8 @@ class Classifier:
         labels: the L findings, in the order of the logits.
         preprocess: the contract that its input must follow.
         training: provenance as saved: configuration, data, versions, validation figures.
+        tuning: operating points and calibrations chosen on validation data, as
+            :class:`mxa.evaluation.tuning.Tuning` reads them; empty where there are none.
     """
 
     model: nn.Module
@@ -56,6 +58,7 @@ class Classifier:
     labels: LabelSet
     preprocess: Preprocess
     training: Mapping[str, Any]
+    tuning: Mapping[str, Any] = field(default_factory=dict)
 
     @torch.inference_mode()
     def logits(self, pixels: Tensor) -> Tensor:
@@ -116,14 +119,33 @@ def save(
         "format_version": FORMAT_VERSION,
         "mxa_version": __version__,
         "architecture": {"name": classifier.architecture.name, "options": dict(classifier.architecture.options)},
+        "parameters": sum(parameter.numel() for parameter in classifier.model.parameters()),
         "labels": classifier.labels.to_dict(),
         "preprocess": classifier.preprocess.to_dict(),
         "files": {file: _describe(folder / file) for file in states},
         "training": dict(classifier.training),
+        "tuning": dict(classifier.tuning),
     }
-    (folder / CARD_FILE).write_text(model_card(config), encoding="utf-8")
-    (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    _write_config(folder, config)
     return folder
+
+
+def store_tuning(folder: str | Path, tuning: Mapping[str, Any]) -> None:
+    """Replace a saved model's operating points and calibrations; its weights and fingerprint stay.
+
+    Raises:
+        ArtifactError: the folder holds no model.
+    """
+    folder = Path(folder)
+    _write_config(folder, read_config(folder) | {"tuning": dict(tuning)})
+
+
+def _write_config(folder: Path, config: Mapping[str, Any]) -> None:
+    """The card, then the configuration, whole or not at all: with it the folder is a model."""
+    (folder / CARD_FILE).write_text(model_card(config), encoding="utf-8")
+    part = folder / f".{CONFIG_FILE}.part"
+    part.write_text(json.dumps(config, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    part.replace(folder / CONFIG_FILE)
 
 
 def load(folder: str | Path, weights: str | None = None, device: str | torch.device = "cpu") -> Classifier:
@@ -145,14 +167,14 @@ def load(folder: str | Path, weights: str | None = None, device: str | torch.dev
         preprocess = Preprocess.from_dict(config["preprocess"])
         architecture = Architecture(config["architecture"]["name"], config["architecture"]["options"])
         model = build_model(architecture.name, len(labels), preprocess.size, options=architecture.options)
-        training, files = config["training"], config["files"]
+        training, files, tuning = config["training"], config["files"], config.get("tuning", {})
     except (KeyError, TypeError) as error:
         raise ArtifactError(f"{folder / CONFIG_FILE} lacks or garbles {error}; save the model again") from error
     except ConfigError as error:
         raise ArtifactError(f"{folder / CONFIG_FILE}: {error}") from error
     state = _read_weights(folder, WEIGHTS_FILE if weights is None else f"model-{weights}.safetensors", files)
     _fit(model, state, labels, folder)
-    return Classifier(model.eval().to(device), architecture, labels, preprocess, training)
+    return Classifier(model.eval().to(device), architecture, labels, preprocess, training, tuning)
 
 
 def fingerprint(folder: str | Path) -> str:

@@ -19,6 +19,7 @@ def model_card(config: Mapping[str, Any]) -> str:
         "---",
         f"# {architecture} for {len(config['labels']['findings'])} findings on chest radiographs",
         "",
+        *([f"{config['parameters']:,} parameters.", ""] if "parameters" in config else []),
         "**Research software; not for clinical use.** The probabilities are those of the data that the model "
         "was trained on; they are "
         "not calibrated for any other place.",
@@ -40,7 +41,21 @@ def model_card(config: Mapping[str, Any]) -> str:
         ", ".join(config["labels"]["findings"]) + ".",
         "",
     ]
-    return "\n".join(lines + _provenance(training)) + "\n"
+    return "\n".join(lines + _provenance(training) + _tuning(config.get("tuning", {}))) + "\n"
+
+
+def _tuning(tuning: Mapping[str, Any]) -> list[str]:
+    """Which operating points and calibrations there are; their numbers are in ``config.json``."""
+    if not tuning:
+        return []
+    data = tuning["fitted_on"]
+    points, calibrations = (", ".join(tuning[key]) or "none" for key in ("operating_points", "calibrations"))
+    return [
+        "## Operating points and calibration",
+        f"Chosen on {data.get('images', '?')} {data.get('split', '')} images of {data.get('dataset', '?')}. Operating "
+        f"points: {points}. Calibrations: {calibrations}. A place with other patients needs its own: `mxa calibrate`.",
+        "",
+    ]
 
 
 def _provenance(training: Mapping[str, Any]) -> list[str]:

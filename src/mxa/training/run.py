@@ -16,13 +16,14 @@ The run's folder holds::
 import importlib.util
 import json
 import logging
+import shutil
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning as lt
 import torch
@@ -37,8 +38,11 @@ from mxa.data.options import read
 from mxa.data.problems import Problem
 from mxa.data.table import Table
 from mxa.errors import ConfigError, DataError
+from mxa.evaluation.cases import cases_of
 from mxa.evaluation.metrics import Evaluation
-from mxa.models.artifact import Architecture, Classifier, load, save
+from mxa.evaluation.predictions import Predictions
+from mxa.evaluation.tuning import tune
+from mxa.models.artifact import CONFIG_FILE, Architecture, Classifier, load, save
 from mxa.predict import predict_dataset
 from mxa.training.callbacks import History, ProgressBar, StopPolitely
 from mxa.training.config import TrainConfig
@@ -119,6 +123,30 @@ def _without_lightnings_remarks() -> Iterator[None]:
         yield
 
 
+def state(config: TrainConfig) -> Literal["new", "started", "finished"]:
+    """How far a run is, for whoever starts many and goes on with them later.
+
+    What a kill left half-made is cleared away: a model that was being saved (its checkpoints are there), or a folder
+    that has no checkpoint yet.
+
+    Raises:
+        ConfigError: the folder is of another configuration, or is no run's.
+    """
+    folder = Path(config.out)
+    if not folder.exists() or not any(folder.iterdir()):
+        return "new"
+    if not (folder / "config.yaml").is_file():
+        _refuse_existing(folder)
+    _refuse_other_config(folder, config)
+    if (folder / "model" / CONFIG_FILE).is_file():
+        return "finished"
+    shutil.rmtree(folder / "model", ignore_errors=True)
+    if (folder / "checkpoints" / "last.ckpt").is_file():
+        return "started"
+    shutil.rmtree(folder)
+    return "new"
+
+
 def check_trainable(table: Table, config: TrainConfig, found: Sequence[Problem] = ()) -> None:
     """Refuse a table that cannot be trained on or validated.
 
@@ -172,13 +200,17 @@ def _checkpoint(folder: Path, config: TrainConfig) -> Path:
         )
     if not checkpoint.is_file():
         raise ConfigError(f"{checkpoint} does not exist; nothing to resume: start without --resume")
+    _refuse_other_config(folder, config)
+    return checkpoint
+
+
+def _refuse_other_config(folder: Path, config: TrainConfig) -> None:
     stored = folder / "config.yaml"
     if stored.read_text(encoding="utf-8") != _as_yaml(config):
         raise ConfigError(
             f"the configuration differs from {stored}; resume with the options the run was started with, or use "
             "another out"
         )
-    return checkpoint
 
 
 def _refuse_changes(folder: Path, provenance: Mapping[str, Any], distiller: Distiller | None) -> None:
@@ -259,15 +291,17 @@ def _finish(
     provenance: Mapping[str, Any],
     validation: RadiographDataset,
 ) -> RunResult:
-    """Choose raw or averaged weights on validation, save both, and score the saved model once more from disk."""
+    """Choose weights, operating points and calibrations on validation, save, and score the saved model from disk."""
     part = table.split("valid")
     architecture = Architecture(config.model.name, dict(config.model.options))
     states = {name: _state(Path(keeper.best_model_path), name) for name, keeper in keepers.items()}
     scores: dict[str, Evaluation] = {}
-    for name, state in states.items():
-        module.model.load_state_dict(state)
+    predicted: dict[str, Predictions] = {}
+    for name, weights in states.items():
+        module.model.load_state_dict(weights)
         candidate = Classifier(module.model.train().eval(), architecture, table.labels, config.preprocess, {})
-        scores[name] = predict_dataset(candidate, validation, part).evaluate(part.target, part.mask)
+        predicted[name] = predict_dataset(candidate, validation, part)
+        scores[name] = predicted[name].evaluate(part.target, part.mask)
     selected = max(scores, key=lambda name: scores[name].auroc_macro or 0.0)
     module.model.load_state_dict(states[selected])
     training = {
@@ -279,10 +313,12 @@ def _finish(
     }
     if module.distiller is not None:
         training["distillation"] = module.distiller.description
+    fitted_on = {"dataset": table.dataset, "split": "valid", "images": len(part), "fingerprint": part.fingerprint()}
+    tuning = tune(cases_of(predicted[selected], part), fitted_on=fitted_on)
     model = save(
-        Classifier(module.model, architecture, table.labels, config.preprocess, training),
+        Classifier(module.model, architecture, table.labels, config.preprocess, training, tuning.to_dict()),
         folder / "model",
-        {name: state for name, state in states.items() if name != selected},
+        {name: weights for name, weights in states.items() if name != selected},
     )
     predictions = predict_dataset(load(model), validation, part)  # what was saved, not what is in memory
     result = predictions.evaluate(part.target, part.mask)

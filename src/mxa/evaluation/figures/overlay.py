@@ -1,41 +1,36 @@
-"""Figures for the report, through Matplotlib's object interface: no display, no global state.
+"""Several models overlaid: ROC curves, AUROC per finding, training."""
 
-Colours are those of Okabe and Ito, which stay apart for colour-blind readers; line styles and markers keep models apart
-in grey print too.
-"""
-
-import os
-import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from mxa.errors import DataError
+from mxa.evaluation.figures.style import (
+    BAND,
+    GRID,
+    NOTE,
+    PALE,
+    distinct,
+    dot,
+    explain,
+    key,
+    line,
+    require_models,
+    say,
+    small_multiples,
+    wrap,
+)
 from mxa.evaluation.metrics import Evaluation, FloatArray, evaluate_probability, roc_curve
 from mxa.labels import LabelSet
 
 Scored = tuple[npt.ArrayLike, npt.ArrayLike, npt.ArrayLike]
 
-# Okabe and Ito without yellow, which vanishes on white. 7 colours, 4 styles and 5 markers have no common factor, so
-# that lines only look alike from the 29th model on, dots from the 36th.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-_STYLES = ("-", "--", "-.", ":")
-_MARKERS = ("o", "s", "^", "D", "v")
-_PALE = "#BBBBBB"
-_NOTE: dict[str, Any] = {
-    "style": "italic",
-    "color": "#555555",
-    "bbox": {"facecolor": "white", "edgecolor": "none", "pad": 1.5},
-}
-
 _POOLED = "All labels pooled (micro)"
-_COLUMNS = 4
 _SERIES = {"train_loss": "Training loss", "val_loss": "Validation loss", "val_auroc": "Validation AUROC"}
 
 
@@ -64,17 +59,14 @@ def roc_figure(curves: Mapping[str, Scored], labels: LabelSet) -> Figure:
         ValueError: If there is no model, or see :func:`mxa.evaluation.metrics.evaluate_probability`.
         DataError: See :func:`mxa.evaluation.metrics.evaluate_probability`.
     """
-    _require_models(curves)
+    require_models(curves)
     by_model = {model: _curves(scored, labels) for model, scored in curves.items()}
     names = (*labels, _POOLED)
-    rows = -(-(len(names) + 1) // _COLUMNS)
-    figure = Figure(figsize=(2.1 * _COLUMNS, 2.3 * rows + 0.3), layout="constrained")
-    axes = figure.subplots(rows, _COLUMNS, squeeze=False).ravel()
-    for ax, name in zip(axes, names, strict=False):
+    figure, (*axes, last) = small_multiples(len(names) + 1)
+    for ax, name in zip(axes, names, strict=True):
         _draw_roc(ax, name, {model: one[name] for model, one in by_model.items()})
-    for ax in axes[len(names) :]:
-        ax.set_axis_off()
-    axes[len(names)].legend(handles=_key(curves), loc="center", title="Models", frameon=False, fontsize=8)
+    last.set_axis_off()
+    last.legend(handles=key(curves), loc="center", title="Models", frameon=False, fontsize=8)
     figure.supxlabel("False positive rate", fontsize=9)
     figure.supylabel("True positive rate", fontsize=9)
     return figure
@@ -101,23 +93,23 @@ def auc_bars(evaluations: Mapping[str, Evaluation], labels: LabelSet) -> Figure:
     for i, (model, areas) in enumerate(values.items()):
         offset = 0.7 * ((i + 0.5) / len(values) - 0.5)
         x = [np.nan if area is None else area for area, _ in areas]
-        ax.plot(x, np.arange(len(rows)) + offset, linestyle="none", label=_wrap(model), **_dot(i))
+        ax.plot(x, np.arange(len(rows)) + offset, linestyle="none", label=wrap(model), **dot(i))
     defined = [area for areas in values.values() for area, _ in areas if area is not None]
     left = min([0.5, *defined]) - 0.05
     for row in range(len(rows)):
-        note = _explain({model: areas[row][1] for model, areas in values.items()})
+        note = explain({model: areas[row][1] for model, areas in values.items()})
         if note:
-            ax.text(left + 0.005, row, note, fontsize=7, va="center", **_NOTE)
+            ax.text(left + 0.005, row, note, fontsize=7, va="center", **NOTE)
     for row in range(0, len(rows), 2):
-        ax.axhspan(row - 0.5, row + 0.5, color="#F5F5F5", linewidth=0, zorder=-1)
-    ax.axvline(0.5, color=_PALE, linewidth=0.8, zorder=0)
-    ax.axhline(len(labels) - 0.5, color=_PALE, linewidth=0.8, zorder=0)
+        ax.axhspan(row - 0.5, row + 0.5, color=BAND, linewidth=0, zorder=-1)
+    ax.axvline(0.5, color=PALE, linewidth=0.8, zorder=0)
+    ax.axhline(len(labels) - 0.5, color=PALE, linewidth=0.8, zorder=0)
     ax.set_yticks(range(len(rows)), rows, fontsize=8)
     ax.set_ylim(len(rows) - 0.5, -0.5)
     ax.set_xlim(left, 1.02)
     ax.set_xlabel("Area under the ROC curve", fontsize=9)
     ax.tick_params(axis="x", labelsize=8)
-    ax.grid(axis="x", color="#E5E5E5", linewidth=0.6)
+    ax.grid(axis="x", color=GRID, linewidth=0.6)
     ax.set_axisbelow(True)
     figure.legend(loc="outside upper center", ncols=min(len(evaluations), 3), frameon=False, fontsize=8)
     return figure
@@ -134,42 +126,29 @@ def training_curves(history: Mapping[str, Sequence[Mapping[str, float | None]]])
         ValueError: If there is no model.
         DataError: If a record has no epoch.
     """
-    _require_models(history)
+    require_models(history)
     for model, records in history.items():
         for i, record in enumerate(records):
             if record.get("epoch") is None:
                 raise DataError(f"the history of {model!r} has no epoch in record {i}, counting from 0")
     figure = Figure(figsize=(8.4, 2.9), layout="constrained")
-    for ax, (key, title) in zip(figure.subplots(1, len(_SERIES)), _SERIES.items(), strict=True):
+    for ax, (column, title) in zip(figure.subplots(1, len(_SERIES)), _SERIES.items(), strict=True):
         for i, (model, records) in enumerate(history.items()):
             epochs = np.array([record["epoch"] for record in records], dtype=np.float64)
-            values = np.array([record.get(key) for record in records], dtype=np.float64)  # None becomes NaN
-            ax.plot(epochs, values, label=model, marker=".", markevery=_isolated(values), **_line(i))
-        if not any(np.isfinite(line.get_ydata()).any() for line in ax.get_lines()):
-            _say(ax, "not recorded")
+            values = np.array([record.get(column) for record in records], dtype=np.float64)  # None becomes NaN
+            ax.plot(epochs, values, label=model, marker=".", markevery=_isolated(values), **line(i))
+        if not any(np.isfinite(drawn.get_ydata()).any() for drawn in ax.get_lines()):
+            say(ax, "not recorded")
             ax.set_yticks([])
         ax.set_title(title, fontsize=9)
         ax.set_xlabel("Epoch", fontsize=8)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
         ax.tick_params(labelsize=7)
-        ax.grid(color="#E5E5E5", linewidth=0.6)
+        ax.grid(color=GRID, linewidth=0.6)
     figure.legend(
-        handles=_key(history), loc="outside lower center", ncols=min(len(history), 3), frameon=False, fontsize=8
+        handles=key(history), loc="outside lower center", ncols=min(len(history), 3), frameon=False, fontsize=8
     )
     return figure
-
-
-def save(figure: Figure, file: str | os.PathLike[str], *, dpi: float = 150) -> None:
-    """Write a figure; the suffix of ``file`` chooses the format (png, pdf, svg).
-
-    Raises:
-        ValueError: If Matplotlib does not know the suffix.
-        DataError: If the file cannot be written.
-    """
-    try:
-        figure.savefig(file, dpi=dpi)
-    except OSError as error:
-        raise DataError(f"cannot write {os.fspath(file)}: {error.strerror}; check its folder") from error
 
 
 def require_evaluations(evaluations: Mapping[str, Evaluation], labels: LabelSet) -> None:
@@ -178,20 +157,10 @@ def require_evaluations(evaluations: Mapping[str, Evaluation], labels: LabelSet)
     Raises:
         ValueError: If not; the message names the model.
     """
-    _require_models(evaluations)
+    require_models(evaluations)
     for model, evaluation in evaluations.items():
         if tuple(evaluation.findings) != labels.findings:
             raise ValueError(f"the evaluation of {model!r} is not over the findings of {labels.name}")
-
-
-def distinct(values: Iterable[object]) -> str:
-    """Join the different ones among the models' values: "12" or, if they were scored on different labels, "12 / 15"."""
-    return " / ".join(dict.fromkeys(map(str, values)))
-
-
-def _require_models(models: Mapping[str, object]) -> None:
-    if not models:
-        raise ValueError("there is no model to show")
 
 
 def _curves(scored: Scored, labels: LabelSet) -> dict[str, _Curve]:
@@ -212,16 +181,16 @@ def _curve(score: npt.NDArray[Any], target: npt.NDArray[Any], area: float | None
 
 
 def _draw_roc(ax: Axes, name: str, curves: Mapping[str, _Curve]) -> None:
-    ax.plot([0, 1], [0, 1], color=_PALE, linewidth=0.8, label="_chance")
+    ax.plot([0, 1], [0, 1], color=PALE, linewidth=0.8, label="_chance")
     for i, one in enumerate(curves.values()):
         if one.auroc is not None:
-            ax.plot(one.fpr, one.tpr, label=f"{one.auroc:.3f}", **_line(i))
+            ax.plot(one.fpr, one.tpr, label=f"{one.auroc:.3f}", **line(i))
     if any(one.auroc is not None for one in curves.values()):
         legend = ax.legend(loc="lower right", title="AUROC", fontsize=7, framealpha=0.8, handlelength=2.2)
         legend.get_title().set_fontsize(7)
-    note = _explain({model: one.reason for model, one in curves.items()})
+    note = explain({model: one.reason for model, one in curves.items()})
     if note:
-        _say(ax, note)
+        say(ax, note)
     count = distinct(f"{one.positives} of {one.counted} positive" for one in curves.values())
     ax.set_title(f"{name}\n{count}", fontsize=8)
     ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xticks=(0, 0.5, 1), yticks=(0, 0.5, 1), aspect="equal")
@@ -238,35 +207,7 @@ def _areas(evaluation: Evaluation) -> list[tuple[float | None, str | None]]:
     ]
 
 
-def _explain(reasons: Mapping[str, str | None]) -> str:
-    """Return the reason that all models share, or one line per model that has one."""
-    given = {model: reason for model, reason in reasons.items() if reason}
-    if len(given) == len(reasons) and len(set(given.values())) == 1:
-        return next(iter(given.values()))
-    return "\n".join(f"{model}: {reason}" for model, reason in given.items())
-
-
-def _say(ax: Axes, text: str) -> None:
-    ax.text(0.5, 0.6, text, transform=ax.transAxes, ha="center", va="center", fontsize=8, **_NOTE)
-
-
-def _line(i: int) -> dict[str, Any]:
-    return {"color": _COLOURS[i % len(_COLOURS)], "linestyle": _STYLES[i % len(_STYLES)], "linewidth": 1.3}
-
-
 def _isolated(values: FloatArray) -> list[int]:
     """Return the points that no line reaches, as both neighbours are gaps: only a dot can show them."""
     gap = np.isnan(np.concatenate(([np.nan], values, [np.nan])))
     return [int(k) for k in np.flatnonzero(~gap[1:-1] & gap[:-2] & gap[2:])]
-
-
-def _dot(i: int) -> dict[str, Any]:
-    return {"color": _COLOURS[i % len(_COLOURS)], "marker": _MARKERS[i % len(_MARKERS)], "markersize": 4.5}
-
-
-def _key(models: Iterable[str]) -> list[Line2D]:
-    return [Line2D([], [], label=_wrap(model), **_line(i)) for i, model in enumerate(models)]
-
-
-def _wrap(model: str) -> str:
-    return textwrap.fill(model, 28)  # what fits in a column of the narrowest key

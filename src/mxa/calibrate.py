@@ -1,0 +1,38 @@
+"""Choosing a saved model's operating points and calibrations anew, for another place's patients."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from mxa.data.options import DataOptions, read
+from mxa.evaluate import warn_if_foreign
+from mxa.evaluation.cases import cases_of
+from mxa.evaluation.tuning import RULES, Tuning, tune
+from mxa.models.artifact import load, store_tuning
+from mxa.predict import predict_table
+
+
+def calibrate(model: Path, data: DataOptions, rules: Sequence[str] = RULES, workers: int = 0) -> Tuning:
+    """Choose operating points and fit calibrations on the validation split of a data set, and store them in the model.
+
+    There is no way to do it on a test split. The weights and the model's fingerprint stay as they are.
+
+    Args:
+        model: folder of the saved model; its ``config.json`` and card are rewritten.
+        data: the data set, such as one's own hospital's.
+        rules: of the operating points, see :class:`mxa.evaluation.thresholds.Rule`.
+        workers: loading processes.
+
+    Raises:
+        ConfigError: a rule is unknown.
+        ArtifactError: the model cannot be loaded.
+        DataError: the data set cannot be read, or has no validation split.
+    """
+    classifier = load(model)
+    table = read(data, labels=classifier.labels)
+    warn_if_foreign(classifier, table)
+    part = table.split("valid")
+    cases = cases_of(predict_table(classifier, part, workers), part)
+    about = {"dataset": table.dataset, "split": "valid", "images": len(part), "fingerprint": part.fingerprint()}
+    tuning = tune(cases, rules=rules, fitted_on=about)
+    store_tuning(model, tuning.to_dict())
+    return tuning

@@ -1,0 +1,103 @@
+"""What is chosen on validation data and stored in the model: operating points and calibrations.
+
+Test data never choose: they are only scored with what is stored here.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from mxa.errors import ConfigError
+from mxa.evaluation import calibration
+from mxa.evaluation.calibration import Calibration
+from mxa.evaluation.cases import Cases
+from mxa.evaluation.thresholds import OperatingPoint, Rule, choose_operating_point
+from mxa.labels import LabelSet
+
+RULES = ("youden", "f1", "sensitivity=0.9", "specificity=0.9")
+"""The operating points of a freshly trained model."""
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """Operating points and calibrations of one model.
+
+    Attributes:
+        operating_points: by name, which is their rule's text.
+        calibrations: by kind (temperature, platt, isotonic).
+        fitted_on: the validation data: data set, split, fingerprint, images and whatever else the caller knows.
+    """
+
+    operating_points: Mapping[str, OperatingPoint] = field(default_factory=dict)
+    calibrations: Mapping[str, Calibration] = field(default_factory=dict)
+    fitted_on: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return {
+            "operating_points": {name: point.to_dict() for name, point in self.operating_points.items()},
+            "calibrations": {kind: one.to_dict() for kind, one in self.calibrations.items()},
+            "fitted_on": dict(self.fitted_on),
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], labels: LabelSet) -> "Tuning":
+        """Build from what :meth:`to_dict` gave; an empty mapping is a model without any.
+
+        Raises:
+            ConfigError: a part is missing, garbled or not of these findings.
+        """
+        if not data:
+            return cls()
+        try:
+            points = {name: OperatingPoint.from_dict(point) for name, point in data["operating_points"].items()}
+            calibrations = {kind: calibration.from_dict(one) for kind, one in data["calibrations"].items()}
+            fitted_on = dict(data["fitted_on"])
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise ConfigError(f"the stored operating points or calibrations are garbled ({error!r})") from error
+        of = [(name, point.findings) for name, point in points.items()]
+        of += [(kind, one.findings) for kind, one in calibrations.items()]
+        for what, findings in of:
+            if findings != labels.findings:
+                raise ConfigError(f"the stored {what} is not of the findings {', '.join(labels)}")
+        return cls(points, calibrations, fitted_on)
+
+    def point(self, name: str) -> OperatingPoint:
+        """An operating point by its name.
+
+        Raises:
+            ConfigError: there is none of that name; the message lists those that there are.
+        """
+        if name not in self.operating_points:
+            known = ", ".join(self.operating_points) or "none"
+            raise ConfigError(f"no operating point {name!r} was chosen on validation data; there are: {known}")
+        return self.operating_points[name]
+
+
+def tune(
+    cases: Cases,
+    *,
+    rules: Sequence[str] = RULES,
+    kinds: Sequence[str] = calibration.KINDS,
+    fitted_on: Mapping[str, Any] | None = None,
+) -> Tuning:
+    """Choose operating points and fit calibrations on validation data.
+
+    Args:
+        cases: the validation data with their predictions.
+        rules: of the operating points, see :class:`mxa.evaluation.thresholds.Rule`.
+        kinds: of the calibrations.
+        fitted_on: describes the data.
+
+    Raises:
+        ConfigError: a rule or kind is unknown.
+        DataError: the labels are illegal, or a calibration is impossible.
+    """
+    labels, y, counted = cases.labels, cases.target, cases.mask
+    points = {
+        str(rule): choose_operating_point(rule, cases.probability, y, counted, labels)
+        for rule in map(Rule.parse, rules)
+    }
+    logit = calibration.logit_of(cases.probability) if cases.logit is None else cases.logit
+    calibrations = {kind: calibration.fit(kind, logit, y, counted, labels) for kind in kinds}
+    return Tuning(points, calibrations, dict(fitted_on or {}))

@@ -1,0 +1,164 @@
+"""Running the grid: what is finished stays, what was killed goes on, several runs at once where there are GPUs."""
+
+import json
+import logging
+import multiprocessing
+import os
+import shutil
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing.queues import Queue
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from mxa.data.options import read
+from mxa.data.phantom import make_phantom
+from mxa.errors import ConfigError, DataError
+from mxa.models.artifact import load
+from mxa.predict import predict_table
+from mxa.reproduce.config import ReproduceConfig
+from mxa.training.config import TrainConfig
+from mxa.training.run import state, train
+from mxa.training.teacher_cache import fill_cache
+
+log = logging.getLogger(__name__)
+
+CONFIG_FILE = "reproduce.yaml"
+FREE = ("jobs", "replicates", "shown")
+"""Options that may change between two calls, as no run depends on them."""
+
+
+def run_grid(config: ReproduceConfig) -> None:
+    """Make everything that the report needs: data, teacher, and every cell's runs with their predictions.
+
+    Raises:
+        ConfigError: the grid's folder is of other options, or an option is wrong.
+        DataError: a run failed; it names the run.
+        TrainingInterrupted: stopped from outside; the same call goes on.
+    """
+    runs = {key: [config.run(key, seed) for seed in config.seeds] for key in config.cells}  # refuses before it works
+    _claim_folder(config)
+    _draw(config)
+    _teach(config)
+    _train_all([one for together in zip(*runs.values(), strict=True) for one in together], config.jobs)
+    for runs_of_cell in runs.values():
+        for one in runs_of_cell:
+            _predict(one, config.split)
+
+
+def _claim_folder(config: ReproduceConfig) -> None:
+    """The folder belongs to one set of options."""
+    file = config.folder / CONFIG_FILE
+    text = yaml.safe_dump({**_plain(config.to_dict()), "jobs": 0}, sort_keys=False, allow_unicode=True)
+    if file.exists():
+        stored, wanted = (yaml.safe_load(one) for one in (file.read_text(encoding="utf-8"), text))
+        differ = [name for name in wanted if name not in FREE and stored.get(name) != wanted[name]]
+        if differ:
+            raise ConfigError(
+                f"{config.folder} was started with other options ({', '.join(differ)} differ); use another out, or "
+                f"the options of {file}"
+            )
+    elif config.folder.exists() and any(config.folder.iterdir()):
+        raise ConfigError(f"{config.folder} exists and is no grid's folder; use another out")
+    config.folder.mkdir(parents=True, exist_ok=True)
+    file.write_text(text, encoding="utf-8")
+
+
+def _plain(value: Any) -> Any:
+    """Through JSON: tuples become lists, which YAML writes without tags."""
+    return json.loads(json.dumps(value))
+
+
+def _draw(config: ReproduceConfig) -> None:
+    """The phantom appears whole or not at all."""
+    if not config.phantom or config.data_folder.exists():
+        return
+    log.info("drawing %d phantom radiographs", config.phantom)
+    part = config.folder / ".data.part"
+    shutil.rmtree(part, ignore_errors=True)
+    make_phantom(part, images=config.phantom)
+    part.rename(config.data_folder)
+
+
+def _teach(config: ReproduceConfig) -> None:
+    """Train the grid's teacher, and store its logits."""
+    if not any(config.is_distilled(key) for key in config.cells):
+        return
+    if config.teacher_changes:
+        run_one(config.teacher_run())
+    cache = config.cache_run()
+    if cache.kd.cache and not Path(cache.kd.cache).exists():
+        log.info("storing the teacher's logits")
+        fill_cache(cache)
+
+
+def _train_all(runs: Sequence[TrainConfig], jobs: int) -> None:
+    """All runs that are not finished, in order, several at once if asked for."""
+    devices = torch.cuda.device_count()
+    at_once = jobs or max(1, devices)
+    if at_once == 1:
+        for one in runs:
+            run_one(one)
+        return
+    context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
+    places: Queue[int] = context.Queue()
+    for k in range(at_once):
+        places.put(k)
+    with ProcessPoolExecutor(at_once, context, _settle, (places, at_once, devices)) as pool:
+        waiting = {pool.submit(run_one, one): one for one in runs}
+        try:
+            for done in as_completed(waiting):
+                done.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _settle(places: "Queue[int]", at_once: int, devices: int) -> None:
+    """One GPU for each process, or its share of the processors."""
+    place = places.get()
+    if devices:
+        os.environ["CUDA_VISIBLE_DEVICES"] = str(place % devices)
+    else:
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // at_once))
+    logging.basicConfig(format=f"[{place}] %(message)s")
+    logging.getLogger("mxa").setLevel(logging.INFO)
+
+
+def run_one(config: TrainConfig) -> Path:
+    """Train one run, or go on with it, or leave it as it is finished already.
+
+    Returns:
+        The saved model's folder.
+
+    Raises:
+        ConfigError: the run's folder is of another configuration.
+        DataError: training failed; the message names the run.
+    """
+    folder = Path(config.out)
+    found = state(config)
+    if found == "finished":
+        return folder / "model"
+    log.info("%s %s", {"new": "training", "started": "going on with"}[found], folder)
+    try:
+        return train(config, resume=found == "started").model
+    except DataError as error:
+        raise DataError(f"{folder}: {error}") from error
+
+
+def _predict(config: TrainConfig, split: str) -> None:
+    """Score a finished run's model, once."""
+    out = Path(config.out) / split
+    if (out / "metrics.json").exists():
+        return
+    classifier = load(Path(config.out) / "model")
+    table = read(config.data, labels=classifier.labels).split(split)
+    log.info("scoring %s", config.out)
+    predictions = predict_table(classifier, table)
+    result = predictions.evaluate(table.target, table.mask)
+    out.mkdir(exist_ok=True)
+    predictions.write_csv(out / "predictions.csv")
+    (out / "metrics.json").write_text(json.dumps(result.to_dict(), indent=2, allow_nan=False) + "\n", encoding="utf-8")

@@ -1,0 +1,148 @@
+"""The finished grid in numbers: mean and spread over the seeds, and paired intervals of what each change brings.
+
+Two kinds of uncertainty, kept apart. *Over seeds*: standard deviation, and for the mean a t interval; they say how much
+another initialisation and order would change things, on these test images. *Over patients*: the bootstrap of the
+seed-averaged difference, the same drawings for both cells; it says how much other test patients would.
+"""
+
+import csv
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from mxa.data.options import read
+from mxa.data.table import Table
+from mxa.evaluation.bootstrap import Bootstrap, Draws
+from mxa.evaluation.intervals import Interval
+from mxa.evaluation.metrics import FloatArray
+from mxa.evaluation.predictions import read_csv
+from mxa.labels import LabelSet
+from mxa.reproduce.config import ReproduceConfig
+
+FIGURES = ("loss", "accuracy", "f1_micro", "auroc_micro", "auroc_macro")
+
+
+@dataclass(frozen=True, eq=False)
+class Areas:
+    """Bootstrapped AUROCs of one cell, averaged over its seeds, or of one run."""
+
+    micro: Bootstrap
+    macro: Bootstrap
+    findings: Bootstrap
+
+    def minus(self, other: "Areas") -> "Areas":
+        """Paired differences."""
+        return Areas(self.micro.minus(other.micro), self.macro.minus(other.macro), self.findings.minus(other.findings))
+
+
+@dataclass(frozen=True, eq=False)
+class CellSummary:
+    """One cell.
+
+    Attributes:
+        key: of the cell.
+        title: its name in tables.
+        runs: per seed the figures of the scored split, as :meth:`mxa.evaluation.metrics.Evaluation.to_dict` gives them.
+        areas: per seed.
+        epochs: per seed the validation micro AUROC of the raw weights after each epoch.
+        images_per_s: training speed, median over epochs and seeds.
+        parameters: of the network.
+    """
+
+    key: str
+    title: str
+    runs: tuple[dict[str, Any], ...]
+    areas: tuple[Areas, ...]
+    epochs: tuple[tuple[float, ...], ...]
+    images_per_s: float
+    parameters: int
+
+    def values(self, figure: str, finding: str | None = None) -> FloatArray:
+        """(seeds,) of a figure, or of a finding's AUROC; NaN where undefined."""
+        rows = self.runs if finding is None else [run["findings"][finding] for run in self.runs]
+        return np.array([row[figure] for row in rows], dtype=np.float64)  # None becomes NaN
+
+    def average(self) -> Areas:
+        """The mean over the seeds, replicate by replicate."""
+        return Areas(*(_mean([getattr(one, name) for one in self.areas]) for name in ("micro", "macro", "findings")))
+
+
+@dataclass(frozen=True, eq=False)
+class Summary:
+    """The whole grid.
+
+    Attributes:
+        cells: in the grid's order.
+        table: the scored split.
+        labels: L findings.
+    """
+
+    cells: dict[str, CellSummary]
+    table: Table
+    labels: LabelSet
+
+
+def summarise(config: ReproduceConfig) -> Summary:
+    """Read the finished runs.
+
+    Raises:
+        DataError: the data or a run's predictions cannot be read, or do not fit each other.
+    """
+    table = read(config.shared().data).split(config.split)
+    patients = table.frame["patient"].tolist()
+    draws = Draws(patients, replicates=config.replicates)
+    cells = {key: _cell(config, key, table, draws) for key in config.cells}
+    return Summary(cells, table, table.labels)
+
+
+def _cell(config: ReproduceConfig, key: str, table: Table, draws: Draws) -> CellSummary:
+    folders = [Path(config.run(key, seed).out) for seed in config.seeds]
+    histories = [_history(folder) for folder in folders]
+    return CellSummary(
+        key,
+        config.title(key),
+        tuple(json.loads((folder / config.split / "metrics.json").read_text(encoding="utf-8")) for folder in folders),
+        tuple(_areas(folder / config.split / "predictions.csv", table, draws) for folder in folders),
+        tuple(tuple(float(row["val/auroc_micro"]) for row in rows) for rows in histories),
+        float(np.median([float(row["images_per_s"]) for rows in histories for row in rows])),
+        json.loads((folders[0] / "model" / "config.json").read_text(encoding="utf-8"))["parameters"],
+    )
+
+
+def _history(folder: Path) -> list[dict[str, str]]:
+    with (folder / "history.csv").open(newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+def _areas(file: Path, table: Table, draws: Draws) -> Areas:
+    score = read_csv(file, table.labels).join(table.frame["path"].tolist()).probability
+    findings = draws.auroc(score, table.target, table.mask)
+    return Areas(draws.auroc_micro(score, table.target, table.mask), findings.macro(), findings)
+
+
+def over_seeds(values: FloatArray, level: float = 0.95) -> Interval | None:
+    """Mean of the seeds with the t interval of that mean; a single seed has none: the ends are then the value.
+
+    Returns None where a seed's value is undefined.
+    """
+    if np.isnan(values).any():
+        return None
+    mean = float(values.mean())
+    if len(values) < 2:
+        return Interval(mean, mean, mean, level)
+    reach = float(stats.t.ppf((1 + level) / 2, len(values) - 1) * stats.sem(values))
+    return Interval(mean, mean - reach, mean + reach, level)
+
+
+def _mean(runs: Sequence[Bootstrap]) -> Bootstrap:
+    jackknives = [run.jackknife for run in runs if run.jackknife is not None]
+    return Bootstrap(
+        np.mean([run.estimate for run in runs], axis=0),
+        np.mean([run.replicates for run in runs], axis=0),
+        np.mean(jackknives, axis=0) if len(jackknives) == len(runs) else None,
+    )
