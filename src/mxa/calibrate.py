@@ -1,14 +1,20 @@
 """Choosing a saved model's operating points and calibrations anew, for another place's patients."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
 from mxa.data.options import DataOptions, read
-from mxa.evaluate import warn_if_foreign
+from mxa.errors import ConfigError
+from mxa.evaluate import FOREIGN
 from mxa.evaluation.cases import cases_of
+from mxa.evaluation.thresholds import Rule
 from mxa.evaluation.tuning import RULES, Tuning, tune
 from mxa.models.artifact import load, store_tuning
 from mxa.predict import predict_table
+from mxa.training.provenance import split_otherwise
+
+log = logging.getLogger(__name__)
 
 
 def calibrate(model: Path, data: DataOptions, rules: Sequence[str] = RULES, workers: int = 0) -> Tuning:
@@ -23,13 +29,18 @@ def calibrate(model: Path, data: DataOptions, rules: Sequence[str] = RULES, work
         workers: loading processes.
 
     Raises:
-        ConfigError: a rule is unknown.
+        ConfigError: no rule is given, or one is unknown.
         ArtifactError: the model cannot be loaded.
         DataError: the data set cannot be read, or has no validation split.
     """
+    if not rules:
+        raise ConfigError("no rules are given, which would leave the model without operating points; name one at least")
+    for rule in rules:
+        Rule.parse(rule)  # before anything is predicted
     classifier = load(model)
     table = read(data, labels=classifier.labels)
-    warn_if_foreign(classifier, table)
+    if split_otherwise(classifier.training, table):
+        log.warning(FOREIGN)
     part = table.split("valid")
     cases = cases_of(predict_table(classifier, part, workers), part)
     about = {"dataset": table.dataset, "split": "valid", "images": len(part), "fingerprint": part.fingerprint()}

@@ -3,7 +3,7 @@
 import logging
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -295,11 +295,14 @@ def _evaluate(options: Namespace) -> int:
     from mxa.evaluate import Sources, evaluate
 
     parser = _evaluate_parser()
+    data = _data_options(parser, options, options.data)
+    if data.dataset == "nih":  # where no model brings its own findings
+        data = replace(data, labels="nih14")
     sources = Sources(
         model=_path(options.model),
         predictions=_path(options.predictions),
         labels=_path(options.labels),
-        data=_data_options(parser, options, options.data),
+        data=data,
         split=options.split,
         valid_predictions=_path(options.valid_predictions),
         valid_labels=_path(options.valid_labels),
@@ -321,6 +324,9 @@ def _calibrate(options: Namespace) -> int:
     tuning = calibrate(Path(options.model), data, options.rules, workers=options.workers)
     points, kinds = ", ".join(tuning.operating_points), ", ".join(tuning.calibrations)
     print(f"{options.model}: operating points {points}; calibrations {kinds}, from {tuning.fitted_on['images']} images")
+    without = next(iter(tuning.operating_points.values())).reasons
+    if without:
+        print("no thresholds: " + ", ".join(f"{finding} ({reason})" for finding, reason in without.items()))
     return 0
 
 

@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,19 +11,26 @@ import numpy as np
 
 from mxa.data.options import DataOptions, read
 from mxa.data.table import Table
-from mxa.errors import ConfigError, DataError
-from mxa.evaluation.assessment import Assessment, AssessOptions, assess
+from mxa.errors import ArtifactError, ConfigError, DataError
+from mxa.evaluation.assessment import HALF, Assessment, AssessOptions, assess
 from mxa.evaluation.assessment_report import NUMBERS, write_assessment
+from mxa.evaluation.casefiles import PLURAL, comparable
 from mxa.evaluation.cases import Cases, cases_of, join
-from mxa.evaluation.predictions import read_predictions
+from mxa.evaluation.predictions import FilePredictions, Predictions, read_predictions
 from mxa.evaluation.readers import read_readers
 from mxa.evaluation.reference import Reference, read_reference, reference_of
 from mxa.evaluation.tuning import Tuning, tune
+from mxa.labels import LabelPolicy
 from mxa.version import __version__
 
 if TYPE_CHECKING:  # scoring a CSV needs no torch
-    from mxa.evaluation.predictions import Predictions
     from mxa.models.artifact import Classifier
+
+FOREIGN = (
+    "The table differs from the one that the model was trained with: its validation split may hold images that the "
+    "model has trained on or was chosen by; give the training run's --valid_fraction, --split_seed, --views and "
+    "--policy."
+)
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +76,8 @@ class Sources:
             )
         if self.labels is None and not self.data.root:
             raise ConfigError("say what is true: --data, or with --predictions also --labels")
+        if self.labels is not None and self.data.root and not (self.valid_predictions and not self.valid_labels):
+            raise ConfigError("--labels and --data both say what is true; give one of them")
         if self.valid_labels and not self.valid_predictions:
             raise ConfigError("--valid_labels needs --valid_predictions, the predictions that they belong to")
 
@@ -89,30 +98,40 @@ def evaluate(sources: Sources, options: AssessOptions, out: Path, workers: int =
         ArtifactError: the model cannot be loaded.
         DataError: files or the data set cannot be read, or do not fit each other.
     """
-    if (out / NUMBERS).exists():
-        raise ConfigError(f"{out / NUMBERS} exists; choose another --out or remove it")
-    scored = _read(sources) if sources.model is None else _predict(sources, workers)
-    cases, notes = scored.cases, [*_about_labels(scored.reference), *scored.notes]
-    notes += _about_cases(cases)
+    _refuse(out)
+    # A bad file is refused before a model has predicted for an hour.
+    other = None if sources.against is None else read_predictions(sources.against)
+    readers = read_readers(sources.readers)
+    point = options.operating_point
+    scored = _read(sources, other) if sources.model is None else _predict(sources, point, workers)
+    notes = [*scored.notes, *_about_labels(scored.reference, sources.data.policy), *_about_cases(scored.cases)]
+    notes += _about_calibration(scored)
     against = None
-    if sources.against is not None:
-        other = join(read_predictions(sources.against), scored.reference, sources.aggregate)
-        against = sources.against.stem, other
-    found = assess(
-        cases,
-        options,
-        name=scored.name,
-        tuning=scored.tuning,
-        against=against,
-        readers=read_readers(sources.readers),
-    )
-    out.mkdir(parents=True, exist_ok=True)
+    if other is not None:
+        against = _other_name(sources, scored.name), _beside(other, scored.reference, sources.aggregate)
+        notes += _about_comparison(scored.cases, *against)
+    found = assess(scored.cases, options, name=scored.name, tuning=scored.tuning, against=against, readers=readers)
+    _make(out)
     if scored.predictions is not None:
         scored.predictions.write_csv(out / "predictions.csv")
     write_assessment(out, found, f"mxa evaluate: {found.name}", notes, _provenance(sources, scored))
     for note in notes:
         log.info(note)
     return found
+
+
+def _refuse(out: Path) -> None:
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"{out} is a file; --out is the folder for the results")
+    if (out / NUMBERS).exists():
+        raise ConfigError(f"{out / NUMBERS} exists; choose another --out or remove it")
+
+
+def _make(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--out {out} cannot be made: {error.strerror}") from error
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,94 +144,130 @@ class _Scored:
     tuning: Tuning
     notes: list[str]
     source: str
-    predictions: "Predictions | None" = None
+    predictions: Predictions | None = None
 
 
-def _predict(sources: Sources, workers: int) -> _Scored:
+def _predict(sources: Sources, point: str, workers: int) -> _Scored:
     from mxa.models.artifact import fingerprint, load
     from mxa.predict import predict_table
 
     assert sources.model is not None
     classifier = load(sources.model)
+    try:
+        tuning = Tuning.from_dict(classifier.tuning, classifier.labels)
+    except ConfigError as error:
+        raise ArtifactError(f"{sources.model}: {error}; choose them anew with `mxa calibrate`") from error
+    if point not in ("", HALF):
+        tuning.point(point)
     table = read(sources.data, labels=classifier.labels)
-    if sources.split == "valid":
-        warn_if_foreign(classifier, table)
     part = table.split(sources.split)
+    notes = _about_split(sources, classifier, tuning, table)
     predictions = predict_table(classifier, part, workers)
-    cases, notes = cases_of(predictions, part), []
-    if sources.split == "valid":
-        notes.append("This split chose the model's epoch, weights and operating points: its figures are optimistic.")
+    cases = cases_of(predictions, part)
     if sources.aggregate:
         cases = cases.by_study(sources.aggregate)
-        notes.append(
-            "Operating points and calibrations were chosen for single images; here a study has the "
-            f"{sources.aggregate} over its images."
-        )
     source = f"{sources.model} ({fingerprint(sources.model)[:16]})"
-    tuning = Tuning.from_dict(classifier.tuning, classifier.labels)
     return _Scored(classifier.architecture.name, cases, reference_of(part), tuning, notes, source, predictions)
 
 
-def warn_if_foreign(classifier: "Classifier", table: Table) -> None:
-    """The same data set split otherwise than in training would score training images as validation."""
+def _about_split(sources: Sources, classifier: "Classifier", tuning: Tuning, table: Table) -> list[str]:
+    """What the model has seen of the cases already."""
     from mxa.training.provenance import split_otherwise
 
-    if split_otherwise(classifier.training, table):
-        log.warning(
-            "the table differs from the one that the model was trained with: its validation split may hold images that "
-            "the model has trained on; give the training run's --valid_fraction, --split_seed, --views and --policy"
+    found = []
+    if sources.split == "train":
+        found.append("If the model was trained on this split, its figures say nothing of other patients.")
+    if sources.split == "valid":
+        if split_otherwise(classifier.training, table):
+            found.append(FOREIGN)
+        if chosen := _chosen_on(classifier, tuning, table):
+            found.append(f"This split chose the model's {chosen}: its figures are optimistic.")
+    if sources.aggregate and (tuning.operating_points or tuning.calibrations):
+        found.append(
+            "Operating points and calibrations were chosen for single images; here a study has the "
+            f"{sources.aggregate} over its images."
         )
+    return found
 
 
-def _read(sources: Sources) -> _Scored:
+def _chosen_on(classifier: "Classifier", tuning: Tuning, table: Table) -> str:
+    """What of the model was chosen on the table's validation split, in words."""
+    parts = []
+    if classifier.training.get("data", {}).get("fingerprint") == table.fingerprint():
+        parts.append("epoch and weights")
+    if tuning.fitted_on.get("fingerprint") == table.split("valid").fingerprint():
+        parts.append("operating points and calibrations")
+    return ", ".join(parts)
+
+
+def _read(sources: Sources, other: FilePredictions | None) -> _Scored:
     assert sources.predictions is not None  # Sources has seen to it
     if sources.labels is not None:
         reference = read_reference(sources.labels, policy=sources.data.policy)
     else:
         reference = reference_of(read(sources.data).split(sources.split))
-    cases = join(read_predictions(sources.predictions), reference, sources.aggregate)
-    tuning = _tuned_on_files(sources, cases)
-    return _Scored(sources.predictions.stem, cases, reference, tuning, [], str(sources.predictions))
+    predictions = read_predictions(sources.predictions)
+    if sources.aggregate and not any(one is not None and one.unit == "image" for one in (predictions, other)):
+        raise ConfigError(f"{sources.predictions} is by study already; leave --aggregate out")
+    cases = _beside(predictions, reference, sources.aggregate)
+    tuning, notes = Tuning(), []
+    if sources.valid_predictions is not None:
+        valid = _validation(sources, sources.valid_predictions)
+        notes = _require_others(valid, cases)
+        where = str(sources.valid_labels or f"{sources.data.root}, valid")
+        tuning = tune(valid, fitted_on={"dataset": where, "split": "valid", PLURAL[valid.unit]: len(valid)})
+    return _Scored(sources.predictions.stem, cases, reference, tuning, notes, str(sources.predictions))
 
 
-def _tuned_on_files(sources: Sources, cases: Cases) -> Tuning:
-    """Operating points and calibrations from validation predictions; none without them."""
-    if sources.valid_predictions is None:
-        return Tuning()
+def _beside(predictions: FilePredictions, reference: Reference, aggregate: str | None) -> Cases:
+    """Of several files, those by image are folded to studies."""
+    return join(predictions, reference, aggregate if predictions.unit == "image" else None)
+
+
+def _validation(sources: Sources, predictions: Path) -> Cases:
+    """The validation cases that choose operating points and calibrations."""
     if sources.valid_labels is not None:
         reference = read_reference(sources.valid_labels, policy=sources.data.policy)
-        name = str(sources.valid_labels)
     elif sources.data.root:
-        reference, name = reference_of(read(sources.data).split("valid")), f"{sources.data.root}, valid"
+        reference = reference_of(read(sources.data).split("valid"))
     else:
         raise ConfigError("--valid_predictions needs --valid_labels, or --data with a validation split")
-    valid = join(read_predictions(sources.valid_predictions), reference, sources.aggregate)
-    both = sorted(set(valid.key) & set(cases.key)) or sorted(_named(valid) & _named(cases))
+    valid = _beside(read_predictions(predictions), reference, sources.aggregate)
+    if valid.decisions_only:
+        raise ConfigError(f"{predictions} holds decisions (0 and 1), which leave no threshold to choose")
+    return valid
+
+
+def _require_others(valid: Cases, cases: Cases) -> list[str]:
+    """Refuse validation cases that are scored too; the note says where that cannot be seen."""
+    both = sorted(set(comparable(valid.key)) & set(comparable(cases.key))) or sorted(_named(valid) & _named(cases))
     if both:
         raise DataError(
             f"{len(both)} of the validation cases (or their patients) are scored too, such as {both[0]}: what chooses "
             "thresholds must not be scored; give predictions of other patients"
         )
-    if valid.decisions_only:
-        raise ConfigError(f"{sources.valid_predictions} holds decisions (0 and 1), which leave no threshold to choose")
-    about = {"dataset": name, "split": "valid", "images": len(valid)}
-    return tune(valid, fitted_on=about)
+    if valid.patients_known and cases.patients_known:
+        return []
+    return ["Patients are not named in all files: whether some stand in both validation and scored cases is not known."]
 
 
 def _named(cases: Cases) -> set[str]:
     return set(cases.patient) if cases.patients_known else set()
 
 
-def _about_labels(reference: Reference) -> list[str]:
+def _about_labels(reference: Reference, policy: LabelPolicy) -> list[str]:
     """Uncertain and blank labels are never taken for something in silence."""
-    found = []
-    for count, what, option in (
-        (reference.uncertain, "uncertain", "uncertain"),
-        (reference.blank, "blank (not mentioned)", "blank"),
-    ):
-        if count:
-            found.append(f"{count} labels are {what}; what they count as is the option --policy.{option}.")
-    return found
+    hard = policy.hardened()
+    uncertain = ", ".join([hard.uncertain, *(f"{name} {value}" for name, value in hard.per_finding.items())])
+    counts = (
+        (reference.uncertain, "uncertain", "uncertain", uncertain),
+        (reference.blank, "blank (not mentioned)", "blank", hard.blank),
+    )
+    return [
+        f"{count} labels are {what}; --policy.{option} says what they count as: {value}."
+        for count, what, option, value in counts
+        if count
+    ]
 
 
 def _about_cases(cases: Cases) -> list[str]:
@@ -225,19 +280,57 @@ def _about_cases(cases: Cases) -> list[str]:
         found.append(
             "The predictions are decisions (0 or 1): each ROC curve has one point, and there is no calibration."
         )
-    if cases.not_scored:
-        found.append("Not scored: " + ", ".join(f"{name} ({why})" for name, why in cases.not_scored.items()) + ".")
+    return found + _not("scored", cases.not_scored)
+
+
+def _about_comparison(cases: Cases, name: str, other: Cases) -> list[str]:
+    """A comparison has the findings that both models score."""
+    reasons = {finding: f"not scored for {name}" for finding in cases.labels if finding not in other.labels.findings}
+    reasons |= {finding: f"only scored for {name}" for finding in other.labels if finding not in cases.labels.findings}
+    return _not("compared", reasons)
+
+
+def _about_calibration(scored: _Scored) -> list[str]:
+    """Calibrations without some finding are not shown; one that could not be fitted leaves a finding as given."""
+    labels, calibrations = scored.cases.labels, scored.tuning.calibrations
+    known = {name for one in calibrations.values() for name in one.findings}  # all have the same
+    if calibrations and (lacking := [name for name in labels if name not in known]):
+        return [f"No calibration is shown: {', '.join(lacking)} (not annotated on validation)."]
+    found = []
+    for kind, one in calibrations.items():
+        found += _not(f"calibrated by {kind}", {name: one.reasons[name] for name in labels if name in one.reasons})
     return found
+
+
+def _not(what: str, reasons: Mapping[str, str]) -> list[str]:
+    """One sentence for all findings, those with the same reason together."""
+    together: dict[str, list[str]] = {}
+    for name, reason in reasons.items():
+        together.setdefault(reason, []).append(name)
+    parts = [f"{', '.join(names)} ({reason})" for reason, names in together.items()]
+    return [f"Not {what}: {'; '.join(parts)}."] if parts else []
+
+
+def _other_name(sources: Sources, name: str) -> str:
+    """The other model's: its file's, with the folder where the two would have the same."""
+    assert sources.against is not None
+    return sources.against.stem if sources.against.stem != name else str(sources.against)
 
 
 def _provenance(sources: Sources, scored: _Scored) -> dict[str, str]:
     truth = str(sources.labels) if sources.labels else f"{sources.data.dataset} at {sources.data.root}, {sources.split}"
-    policy, cases = sources.data.policy, scored.cases
+    policy, cases, fitted = sources.data.policy, scored.cases, scored.tuning.fitted_on
     folded = f"; {sources.aggregate} over the images of a study" if sources.aggregate else ""
+    more = {
+        "thresholds chosen on": ", ".join(f"{key}: {value}" for key, value in fitted.items()),
+        "compared with": str(sources.against or ""),
+        "readers": ", ".join(map(str, sources.readers)),
+    }
     return {
         "command": " ".join(sys.argv),
         "scored": scored.source,
         "labels": f"{truth}; uncertain: {policy.uncertain}, blank: {policy.blank}",
-        "cases": f"{len(cases)} ({cases.unit}) of {len(set(cases.patient))} patients{folded}",
+        "cases": f"{len(cases)} {PLURAL[cases.unit]} of {len(set(cases.patient))} patients{folded}",
+        **{name: value for name, value in more.items() if value},
         "versions": f"mxa {__version__}, numpy {np.__version__}",
     }

@@ -1,4 +1,5 @@
 import csv
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -77,11 +78,11 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
     some().write_csv(file)
     before = file.read_bytes()
 
-    class Full:
-        def writerow(self, row):
-            raise OSError(28, "No space left on device")
+    def full(self, text, **_):
+        self.open("w").write(text[:10])
+        raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("mxa.evaluation.predictions.csv.writer", lambda *args, **kwargs: Full())
+    monkeypatch.setattr(Path, "write_text", full)
     with pytest.raises(DataError, match="No space left"):
         some(3).write_csv(file)
     assert file.read_bytes() == before

@@ -22,9 +22,10 @@ def draw(found: Assessment) -> dict[str, Figure]:
         "roc": figures.roc_panels({name: _roc(found, j) for j, name in enumerate(found.cases.labels)}),
         "pr": figures.pr_panels({name: _pr(found, j) for j, name in enumerate(found.cases.labels)}),
         "auroc": _auroc(found),
-        "reliability": figures.reliability_figure(found.diagrams),
         "cooccurrence": figures.cooccurrence_figure(found.cooccurrence[0], found.cooccurrence[1], found.cases.labels),
     }
+    if not found.cases.decisions_only:
+        result["reliability"] = figures.reliability_figure(found.diagrams)
     if found.comparison is not None:
         result["comparison"] = _comparison(found)
     for name, groups in (("subgroups", found.groups), ("strata", found.strata)):
@@ -97,13 +98,17 @@ def _comparison(found: Assessment) -> Figure:
     rows = []
     for name, difference in one.findings.items():
         p = difference.p_bootstrap
-        note = f"p (Holm) {p[1]:.3f}" if p else difference.reason or "undefined"
+        note = f"p (Holm) {_p(p[1])}" if p else difference.reason or "undefined"
         rows.append(ForestRow(name, difference.bootstrap, note))
     whole = ForestRow(
-        "Mean of the findings (macro)", one.macro, f"p {one.p_macro:.3f}" if one.p_macro is not None else "undefined"
+        "Mean of the findings (macro)", one.macro, f"p {_p(one.p_macro)}" if one.p_macro is not None else "undefined"
     )
     groups = {"Overall": [whole], "Findings": rows}
     return figures.forest_figure(groups, f"AUROC of {one.first} minus {one.second}", 0.0)
+
+
+def _p(value: float) -> str:
+    return f"{value:.3f}" if value >= 0.001 else "<0.001"
 
 
 def _groups(groups: Sequence[GroupResult], xlabel: str, of: Callable[[GroupResult], GroupFigure]) -> Figure:

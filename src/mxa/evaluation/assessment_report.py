@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from mxa.evaluation import figures
 from mxa.evaluation.assessment import Assessment
 from mxa.evaluation.assessment_figures import draw
-from mxa.evaluation.assessment_tables import not_scored, tables
+from mxa.evaluation.assessment_tables import tables
 from mxa.evaluation.files import write_json, write_tables
 from mxa.evaluation.report import Picture, Section, write_page
 from mxa.evaluation.tables import Table
@@ -91,10 +91,8 @@ def numbers(found: Assessment) -> dict[str, Any]:
 def _sections(
     found: Assessment, shown: Mapping[str, Table], drawn: Mapping[str, Figure], notes: Sequence[str]
 ) -> list[Section]:
-    """The table that matters first, then what supports it."""
-    parts = [Section("Results", (shown["results"], *notes))]
-    if found.cases.not_scored:
-        parts.append(Section("Not scored", (not_scored(found.cases.not_scored),)))
+    """What limits the numbers, the table that matters, then what supports it."""
+    parts = [Section("Results", (*notes, shown["results"]))]
     plan: list[tuple[str, Sequence[str]]] = [
         ("AUROC", ("auroc",)),
         ("Comparison", ("comparison",)),

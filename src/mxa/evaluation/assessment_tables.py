@@ -1,6 +1,8 @@
 """An assessment as tables: the same cells on the page, and as CSV, Markdown and LaTeX."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+
+import numpy as np
 
 from mxa.evaluation.assessment import HALF, Assessment
 from mxa.evaluation.comparison import Comparison
@@ -10,6 +12,8 @@ from mxa.evaluation.subgroups import GroupFigure, GroupResult
 from mxa.evaluation.tables import Cell, Table
 
 NONE = "–"
+SMALLEST_P = 0.0001
+"""A smaller p-value is shown as below it, never as 0."""
 MACRO, MICRO = "Mean of the findings (macro)", "All labels pooled (micro)"
 NAMES = {
     "auroc": "AUROC",
@@ -28,8 +32,10 @@ NAMES = {
 
 def tables(found: Assessment) -> dict[str, Table]:
     """All tables that there is something for, by file name; the first is the one that matters."""
-    result = {"results": results(found), "measures": measures(found), "operating-points": operating_points(found)}
-    result["thresholds"] = thresholds(found)
+    result = {"results": results(found), "measures": measures(found)}
+    if found.tuning.operating_points:
+        result["operating-points"] = operating_points(found)
+        result["thresholds"] = thresholds(found)
     if len(found.calibrations) > 1:
         result["calibration"] = calibration(found)
     if found.comparison is not None:
@@ -69,12 +75,14 @@ def results(found: Assessment) -> Table:
             for each, name in zip(per, names, strict=True)
         )
         rows.append((finding, *cells, one.positives, one.negatives, one.ignored))
-    over = measured.macro["auroc"].over
+    options, over = found.options, measured.macro["auroc"].over
     caption = (
-        f"{found.name}. With {found.options.level:.0%} intervals over patients (bootstrap, {found.options.replicates} "
+        f"{found.name}. With {100 * options.level:g}% intervals over patients (bootstrap, {options.replicates} "
         f"replicates; BCa, average precision percentile). Operating point: {_point(found)}. The mean AUROC is over "
         f"{len(over)} of {len(found.cases.labels)} findings; what is undefined is never averaged in."
     )
+    if without := int(np.isnan(found.thresholds).sum()):
+        caption += f" Pooled and mean sensitivity and specificity leave out the {without} findings without a threshold."
     return Table(header, tuple(rows), caption)
 
 
@@ -87,7 +95,8 @@ def measures(found: Assessment) -> Table:
         (MICRO, *(cell(one.micro[name]) for name in one.names)),
         *((finding, *(cell(row[name]) for name in one.names)) for finding, row in one.findings.items()),
     ]
-    return Table(header, tuple(rows), f"Accuracy, F1, sensitivity, specificity, PPV, NPV: {_point(found)}.")
+    caption = f"All figures. Accuracy, F1, sensitivity, specificity, PPV and NPV: {_point(found)}."
+    return Table(header, tuple(rows), caption)
 
 
 def operating_points(found: Assessment) -> Table:
@@ -98,7 +107,7 @@ def operating_points(found: Assessment) -> Table:
         for point, one in found.at_points.items()
     )
     header = ("Operating point", *(NAMES[name] for name in names), "Findings")
-    return Table(header, rows, "Means over the findings. Chosen on validation data; 0.5 was not chosen at all.")
+    return Table(header, rows, "Operating points, means over the findings. Chosen on validation data, all but 0.5.")
 
 
 def thresholds(found: Assessment) -> Table:
@@ -112,7 +121,7 @@ def thresholds(found: Assessment) -> Table:
             value = known.get(finding)
             cells.append(point.reasons.get(finding, "not annotated on validation") if value is None else value)
         rows.append((finding, *cells, 0.5))
-    caption = "Positive is a probability (as given, before calibration) above the threshold."
+    caption = "Thresholds. Positive is a probability (as given, before calibration) above the threshold."
     return Table(("Finding", *points, "0.5"), tuple(rows), caption)
 
 
@@ -131,30 +140,33 @@ def calibration(found: Assessment) -> Table:
         for kind, one in found.calibrations.items()
     )
     return Table(
-        header, rows, "Fitted on validation data, scored here. ECE: expected calibration error, 15 equal-mass bins."
+        header,
+        rows,
+        "Calibrations, fitted on validation data and scored here. ECE: expected calibration error, 15 equal-mass bins.",
     )
 
 
 def comparison(found: Comparison) -> Table:
     """Two models, finding by finding."""
-    header = ("Finding", found.first, found.second, "Difference", "p", "p (Holm)", "DeLong", "p", "p (Holm)")
+    header = (
+        "Finding",
+        found.first,
+        found.second,
+        "Difference",
+        "p",
+        "p (Holm)",
+        "Difference (DeLong)",
+        "p (DeLong)",
+        "p (DeLong, Holm)",
+    )
     macro = (MACRO, NONE, NONE, _signed(found.macro), _p(found.p_macro), NONE, NONE, NONE, NONE)
     rows: list[tuple[Cell, ...]] = [macro]
     for finding, one in found.findings.items():
         areas = (_optional(one.first), _optional(one.second))
-        boot = _ps(one.p_bootstrap)
-        delong = _ps(one.p_delong)
         missing = one.reason or NONE
-        rows.append(
-            (
-                finding,
-                *areas,
-                _signed(one.bootstrap, missing),
-                *boot,
-                _signed(one.delong, missing),
-                *delong,
-            )
-        )
+        boot = (_signed(one.bootstrap, missing), *_ps(one.p_bootstrap))
+        delong = (_signed(one.delong, missing), *_ps(one.p_delong))
+        rows.append((finding, *areas, *boot, *delong))
     caption = (
         "AUROC, first minus second: paired bootstrap over patients, and DeLong's test; p over the findings corrected "
         "by Holm's method."
@@ -172,18 +184,17 @@ def groups(found: Sequence[GroupResult], whole: Assessment) -> Table:
         "Cases",
         "Patients",
         "AUROC (mean)",
-        "Gap to the others",
+        "Gap of AUROC",
         "Over",
         "False No Finding",
-        "Gap to the others",
+        "Gap of false No Finding",
     )
     rows = []
     for one in found:
         under = one.underdiagnosis
-        rate = (NONE, NONE) if under is None else (_group(under), _signed(under.gap, under.reason or NONE))
-        gap = _signed(one.macro.gap, one.macro.reason or NONE)
+        rate = (NONE, NONE) if under is None else _group(under)
         over = f"{len(one.macro_over)} of {len(one.findings)}"
-        rows.append((one.column, one.value, one.cases, one.patients, _group(one.macro), gap, over, *rate))
+        rows.append((one.column, one.value, one.cases, one.patients, *_group(one.macro), over, *rate))
     unknown = {one.column: one.unknown for one in found if one.unknown}
     caption = (
         "A gap is the group minus all other cases. The mean AUROC is over the findings with at least "
@@ -198,20 +209,21 @@ def groups(found: Sequence[GroupResult], whole: Assessment) -> Table:
 
 def group_findings(found: Sequence[GroupResult]) -> Table:
     """AUROC per group and finding, with its gap."""
+    columns = ", ".join(dict.fromkeys(one.column for one in found))
+    caption = f"AUROC per finding, by {columns}. A gap is the group minus all other cases."
     rows = tuple(
         (
             one.column,
             one.value,
             finding,
-            _group(figure),
-            _signed(figure.gap, figure.reason or NONE),
+            *_group(figure),
             figure.positives,
             figure.negatives,
         )
         for one in found
         for finding, figure in one.findings.items()
     )
-    return Table(("By", "Group", "Finding", "AUROC", "Gap to the others", "Positives", "Negatives"), rows)
+    return Table(("By", "Group", "Finding", "AUROC", "Gap of AUROC", "Positives", "Negatives"), rows, caption)
 
 
 def readers(found: Assessment) -> Table:
@@ -244,8 +256,12 @@ def _words(interval: Interval | None, measure: Measure | None = None) -> str:
     return (measure.reason if measure is not None else None) or NONE
 
 
-def _group(figure: GroupFigure) -> str:
-    return (figure.reason or NONE) if figure.inside is None else str(figure.inside)
+def _group(figure: GroupFigure) -> tuple[str, str]:
+    """A figure and its gap; a reason stands once, where the first of them is missing."""
+    reason = figure.reason or NONE
+    if figure.inside is None:
+        return reason, NONE
+    return str(figure.inside), _signed(figure.gap, reason)
 
 
 def _point(found: Assessment) -> str:
@@ -279,7 +295,9 @@ def _optional(value: float | None) -> Cell:
 
 
 def _p(value: float | None) -> str:
-    return NONE if value is None else f"{value:.4f}"
+    if value is None:
+        return NONE
+    return f"{value:.4f}" if value >= SMALLEST_P else f"<{SMALLEST_P}"
 
 
 def _ps(pair: tuple[float, float] | None) -> tuple[str, str]:
@@ -288,8 +306,3 @@ def _ps(pair: tuple[float, float] | None) -> tuple[str, str]:
 
 def _rate(value: float | None) -> str:
     return NONE if value is None else f"{value:.2f}"
-
-
-def not_scored(reasons: Mapping[str, str]) -> Table:
-    """Findings that only one side has."""
-    return Table(("Finding", "Not scored, as it is"), tuple(reasons.items()))

@@ -67,7 +67,7 @@ class Bootstrap:
         jackknife = None
         if self.jackknife is not None and other.jackknife is not None:
             if self.jackknife.shape != other.jackknife.shape:
-                raise ValueError("only bootstraps of the same patients can be paired")
+                raise ValueError("only bootstraps of one figure from the same draws can be paired")
             jackknife = self.jackknife - other.jackknife
         return Bootstrap(self.estimate - other.estimate, self.replicates - other.replicates, jackknife)
 
@@ -100,7 +100,7 @@ class Bootstrap:
     def p_value(self, column: int = 0) -> float | None:
         """Two-sided bootstrap p-value of "the column is 0", for a difference; None where it is undefined.
 
-        Twice the smaller share of the replicates on either side of 0, at least 1 / (R + 1).
+        Twice the smaller share of the replicates on either side of 0, at least 2 / (R + 1).
         """
         drawn = self.replicates[:, column]
         defined = drawn[~np.isnan(drawn)]
@@ -181,12 +181,16 @@ class Draws:
             counted: (N, L) bool, over which images.
 
         Raises:
-            ValueError: shapes differ.
+            ValueError: shapes differ, or ``counted`` is not bool.
+            DataError: a counted number is not finite.
         """
         h, c = np.asarray(hit, dtype=np.float64), np.asarray(counted)
         self._require_shape(h, c)
+        _require_bool(c)
+        h = np.where(c, h, 0.0)
+        require_finite(h, "counted")
         over = np.zeros((2, self.patients, h.shape[1]))
-        for total, value in zip(over, (np.where(c, h, 0.0), c.astype(np.float64)), strict=True):
+        for total, value in zip(over, (h, c.astype(np.float64)), strict=True):
             np.add.at(total, self.cluster, value)
         drawn = np.concatenate([np.stack([counts @ total for total in over]) for _, counts in self.chunks()], axis=1)
         whole = over.sum(axis=1)
@@ -196,8 +200,7 @@ class Draws:
         """The findings' counted images in the order of their scores; arguments and errors as :meth:`auroc`."""
         s, y, counted = np.asarray(score, dtype=np.float64), np.asarray(target), np.asarray(mask)
         self._require_shape(s, y, counted)
-        if counted.dtype != np.bool_:
-            raise ValueError(f"mask must be bool, got {counted.dtype}")
+        _require_bool(counted)
         require_finite(s, "score")
         if (counted & (y != 0) & (y != 1)).any():
             raise DataError("a counted target is neither 0 nor 1")
@@ -218,6 +221,11 @@ class Draws:
                 drawn[part] = np.stack(list(pool.map(_call, figures, [counts] * len(figures))), axis=1)
         whole = np.ones((1, self.patients))
         return np.array([figure(whole)[0] for figure in figures]), drawn
+
+
+def _require_bool(mask: npt.NDArray[np.generic]) -> None:
+    if mask.dtype != np.bool_:
+        raise ValueError(f"mask must be bool, got {mask.dtype}")
 
 
 def _call(figure: Callable[[FloatArray], FloatArray], counts: FloatArray) -> FloatArray:
@@ -253,8 +261,7 @@ def _bca_tails(tails: FloatArray, estimate: float, drawn: FloatArray, jackknife:
         spread = jackknife[~np.isnan(jackknife)]
         spread = spread.mean() - spread if len(spread) else spread
         square = float((spread**2).sum())
-        if square == 0:
-            return tails
-        acceleration = float((spread**3).sum()) / (6 * square**1.5)
+        if square > 0:
+            acceleration = float((spread**3).sum()) / (6 * square**1.5)
     z = bias + stats.norm.ppf(tails)
     return np.asarray(stats.norm.cdf(bias + z / (1 - acceleration * z)))

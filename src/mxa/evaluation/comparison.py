@@ -16,6 +16,7 @@ from mxa.evaluation.cases import Cases
 from mxa.evaluation.delong import delong_difference
 from mxa.evaluation.intervals import Interval, holm
 from mxa.evaluation.metrics import FloatArray
+from mxa.evaluation.scores import missing_class
 
 
 @dataclass(frozen=True)
@@ -102,14 +103,21 @@ def compare(first: Cases, second: Cases, draws: Draws, names: tuple[str, str], l
         DataError: the cases, their truth, or all their findings differ.
     """
     if first.key != second.key:
-        raise DataError(f"{names[0]} and {names[1]} are not of the same cases, so they cannot be compared")
+        raise DataError(
+            f"{names[0]} and {names[1]} are not of the same cases in the same order; {_unlike(first, second)}"
+        )
     shared = [name for name in first.labels if name in second.labels.findings]
     if not shared:
         raise DataError(f"{names[0]} and {names[1]} have no finding in common")
     one, two = ([case.labels.index(name) for name in shared] for case in (first, second))
     target, mask = first.target[:, one], first.mask[:, one]
-    if (mask != second.mask[:, two]).any() or (mask & (target != second.target[:, two])).any():
-        raise DataError(f"{names[0]} and {names[1]} were read with different labels")
+    unlike = np.argwhere((mask != second.mask[:, two]) | (mask & (target != second.target[:, two])))
+    if len(unlike):
+        row, column = unlike[0]
+        raise DataError(
+            f"{names[0]} and {names[1]} were read with different labels: {len(unlike)} differ, the first is "
+            f"{shared[column]} of {first.key[row]}; read both with the same labels"
+        )
     scores = first.scores()[:, one], second.scores()[:, two]
     areas = [draws.auroc(score, target, mask) for score in scores]
     difference = areas[0].minus(areas[1])
@@ -135,6 +143,14 @@ def compare(first: Cases, second: Cases, draws: Draws, names: tuple[str, str], l
     return Comparison(*names, findings, macro.interval(level=level), macro.p_value(), over, clustered)
 
 
+def _unlike(first: Cases, second: Cases) -> str:
+    """The first place where the cases differ, in words."""
+    for one, two in zip(first.key, second.key, strict=False):
+        if one != two:
+            return f"the first to differ are {one} and {two}"
+    return f"there are {len(first)} and {len(second)}"
+
+
 def _delong(
     scores: tuple[FloatArray, FloatArray],
     target: FloatArray,
@@ -150,14 +166,8 @@ def _delong(
 
 
 def _reason(truth: FloatArray) -> str | None:
-    if not len(truth):
-        return "not annotated"
-    positives, negatives = int((truth == 1).sum()), int((truth == 0).sum())
-    if positives == 0 or negatives == 0:
-        return "no positives" if positives == 0 else "no negatives"
-    if min(positives, negatives) < 2:
-        return "DeLong's method needs two positives and two negatives"
-    return None
+    few = min((truth == 1).sum(), (truth == 0).sum()) < 2
+    return missing_class(truth) or ("DeLong's method needs two positives and two negatives" if few else None)
 
 
 def _pair(p: float | None, corrected: float | None) -> tuple[float, float] | None:

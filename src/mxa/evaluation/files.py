@@ -50,7 +50,10 @@ def write_tables(folder: str | os.PathLike[str], tables: Mapping[str, Table]) ->
         DataError: a file cannot be written.
     """
     folder = Path(folder)
-    (folder / "tables").mkdir(exist_ok=True)
+    try:
+        (folder / "tables").mkdir(exist_ok=True)
+    except OSError as error:
+        raise DataError(f"cannot make {folder / 'tables'}: {error.strerror}; check its folder") from error
     for name, table in tables.items():
         write_text(folder / "tables" / f"{name}.csv", to_csv(table))
     write_text(folder / "tables.md", "\n\n".join(to_markdown(table).rstrip() for table in tables.values()) + "\n")

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from mxa.errors import ConfigError
 from mxa.evaluation.cases import Cases
 from mxa.evaluation.metrics import BoolArray, FloatArray, auroc
 from mxa.evaluation.scores import (
@@ -17,6 +18,7 @@ from mxa.evaluation.scores import (
     average_precision,
     brier,
     calibration_error,
+    missing_class,
     sensitivity_at,
     specificity_at,
 )
@@ -109,6 +111,9 @@ def measure(
     """
     if thresholds.shape != (len(cases.labels),):
         raise ValueError(f"{len(cases.labels)} findings need as many thresholds, got {thresholds.shape}")
+    for what, rate in (("at_specificity", at_specificity), ("at_sensitivity", at_sensitivity)):
+        if not 0 <= rate <= 1:
+            raise ConfigError(f"{what} is {rate}; give a number in [0, 1], such as 0.9")
     figures = _figures(at_specificity, at_sensitivity)
     parts = _elements(cases, thresholds, missing or {})
     findings = {name: _row(part, figures) for name, part in zip(cases.labels, parts, strict=True)}
@@ -189,12 +194,9 @@ def _row(part: _Elements, figures: Mapping[str, tuple[Figure, bool]]) -> dict[st
 
 
 def _measure(part: _Elements, figure: Figure, both: bool) -> Measure:
-    if not len(part.truth):
-        return Measure(None, "not annotated")
-    if both and not part.truth.any():
-        return Measure(None, "no positives")
-    if both and part.truth.all():
-        return Measure(None, "no negatives")
+    missing = missing_class(part.truth)
+    if missing and (both or not len(part.truth)):
+        return Measure(None, missing)
     value = figure(part)
     if np.isinf(value):
         wrong = int(np.isneginf(part.log_likelihood).sum())
@@ -203,8 +205,9 @@ def _measure(part: _Elements, figure: Figure, both: bool) -> Measure:
 
 
 def _threshold_row(part: _Elements) -> dict[str, Measure]:
-    if part.threshold_reason is not None:
-        return {name: Measure(None, part.threshold_reason) for name in AT_THRESHOLD}
+    reason = part.threshold_reason if len(part.truth) else "not annotated"
+    if reason is not None:
+        return {name: Measure(None, reason) for name in AT_THRESHOLD}
     hit, truth = part.decision, part.truth
     counted = Confusion(
         tp=int((hit & truth).sum()),

@@ -1,7 +1,7 @@
 """Predictions as one plain table: a model's own, with their CSV, and those of anybody's CSV."""
 
-import contextlib
 import csv
+import io
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,6 +13,7 @@ import pandas as pd
 
 from mxa.errors import DataError
 from mxa.evaluation.casefiles import finding_columns, numbers, place, read_frame, require_unique, row_names, some
+from mxa.evaluation.files import write_text
 from mxa.evaluation.metrics import (
     Evaluation,
     FloatArray,
@@ -122,21 +123,13 @@ class Predictions:
         Raises:
             DataError: If the file cannot be written, such as into a missing folder.
         """
-        target = Path(file)
-        part = target.with_name(f".{target.name}.{os.getpid()}.part")
-        try:
-            with part.open("w", encoding="utf-8", newline="") as stream:
-                writer = csv.writer(stream, lineterminator="\n")
-                writer.writerow(("path", "patient", *self.labels))
-                # Python writes a float with the fewest digits that give it back.
-                for path, patient, row in zip(self.path, self.patient, self.probability.tolist(), strict=True):
-                    writer.writerow((path, patient, *row))
-            part.replace(target)
-        except OSError as error:
-            raise DataError(f"cannot write {target}: {error.strerror}; check its folder") from error
-        finally:
-            with contextlib.suppress(OSError):  # gone already unless something failed
-                part.unlink()
+        stream = io.StringIO()
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(("path", "patient", *self.labels))
+        # Python writes a float with the fewest digits that give it back.
+        for path, patient, row in zip(self.path, self.patient, self.probability.tolist(), strict=True):
+            writer.writerow((path, patient, *row))
+        write_text(file, stream.getvalue())
 
 
 @dataclass(frozen=True, eq=False)

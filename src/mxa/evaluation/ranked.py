@@ -48,7 +48,8 @@ class Ranked:
         alarms = negatives[:, -1:] - negatives[:, self.below]
         precision = np.divide(found, found + alarms, out=np.zeros_like(found), where=found > 0)
         total = positives[:, -1] * (negatives[:, -1] > 0)
-        return _divide(np.einsum("rk,rk->r", weight, precision), total)
+        # Row by row in memory: einsum, or another order, rounds a single row differently from several.
+        return _divide(np.multiply(weight, precision, order="C").sum(axis=1), total)
 
     def auroc_without_each(self, patients: int) -> FloatArray:
         """(P,) AUROC without each patient: the pairs that a patient takes part in are subtracted from all pairs."""

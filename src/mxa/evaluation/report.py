@@ -41,8 +41,8 @@ body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff; m
 h1 { font-size: 1.6rem; line-height: 1.2; }
 h2 { font-size: 1.2rem; margin-top: 2rem; border-bottom: 1px solid #ccc; }
 .scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-size: 0.9rem; font-variant-numeric: tabular-nums; }
-caption { text-align: left; color: #555; padding-bottom: 0.3rem; }
+table { border-collapse: collapse; margin-bottom: 1rem; font-size: 0.9rem; font-variant-numeric: tabular-nums; }
+caption { text-align: left; color: #555; padding-bottom: 0.3rem; max-width: calc(100vw - 2rem); }
 th, td { padding: 0.25rem 0.6rem; border-bottom: 1px solid #ddd; text-align: left; vertical-align: top; }
 thead th { border-bottom: 2px solid #555; }
 .number { text-align: right; }
@@ -58,6 +58,7 @@ footer { margin-top: 2rem; border-top: 1px solid #ccc; padding-top: 0.5rem; font
 @media print {
   body { max-width: none; padding: 0; font-size: 10pt; }
   .scroll { overflow: visible; }
+  caption { max-width: none; }
   .chart img { min-width: 0; }
   img { max-height: 22cm; object-fit: contain; }
   tr, figure { break-inside: avoid; }

@@ -10,6 +10,7 @@ Seyyed-Kalantari et al., Nature Medicine 2021).
 """
 
 import itertools
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -162,7 +163,7 @@ def finding_groups(cases: Cases, findings: Sequence[str]) -> list[Group]:
         columns = [cases.labels.index(name) for name in names]
         known = cases.mask[:, columns].all(axis=1)
         present = cases.target[:, columns] == 1
-        words = np.where(present, [f"{name}" for name in names], [f"no {name}" for name in names])
+        words = np.where(present, names, [f"no {name}" for name in names])
         values = np.array([", ".join(row) for row in words], dtype=object)
         found += list(_by_value(condition, np.where(known, values, "")))
     return found
@@ -220,18 +221,17 @@ def _score(cases: Cases, group: Group, draws: Draws, thresholds: FloatArray, min
         len({patient for patient, kept in zip(cases.patient, group.rows, strict=True) if kept}),
         group.unknown,
         findings,
-        _macro(_without(inside, both), _without(outside, both), over, level),
+        _macro(_without(inside, both), gap, over, level),
         over,
         _underdiagnosis(cases, group, draws, thresholds, minimum, level),
     )
 
 
-def _macro(inside: Bootstrap, outside: Bootstrap, over: tuple[str, ...], level: float) -> GroupFigure:
-    """Over the same findings on both sides, so that the gap compares like with like."""
+def _macro(inside: Bootstrap, gap: Bootstrap, over: tuple[str, ...], level: float) -> GroupFigure:
+    """Over the same findings on both sides, in each replicate too, so that the gap compares like with like."""
     if not over:
         return GroupFigure(None, None, 0, 0, "no finding has enough cases on both sides")
-    one, two = inside.macro(), outside.macro()
-    return GroupFigure(one.interval(level=level), one.minus(two).interval(level=level), 0, 0)
+    return GroupFigure(inside.macro().interval(level=level), gap.macro().interval(level=level), 0, 0)
 
 
 def _underdiagnosis(
@@ -286,9 +286,9 @@ def _by_value(column: str, values: "np.ndarray[Any, np.dtype[np.object_]]") -> I
             yield Group(column, name, rows, known & ~rows)
 
 
-def _natural(name: str) -> tuple[int, str]:
-    digits = name.split("-", 1)[0].rstrip("+")
-    return (int(digits), name) if digits.isdigit() else (-1, name)
+def _natural(name: str) -> tuple[float, str]:
+    number = re.match(r"\d+(\.\d+)?(?=[-+]|$)", name, re.ASCII)
+    return (float(number[0]) if number else -1.0, name)
 
 
 def _bands(ages: "pd.Series[Any]", bands: Sequence[float]) -> "np.ndarray[Any, np.dtype[np.object_]]":

@@ -23,7 +23,7 @@ _LATEX = {
 } | {sign: f"\\{sign}" for sign in "&%$#_{}"}
 
 
-_NUMBER = re.compile(r"[+-]?\d+\.\d{3}")
+_NUMBER = re.compile(r"[+<-]?\d+\.\d{3}")
 
 
 @dataclass(frozen=True)

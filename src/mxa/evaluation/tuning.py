@@ -55,6 +55,10 @@ class Tuning:
             fitted_on = dict(data["fitted_on"])
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise ConfigError(f"the stored operating points or calibrations are garbled ({error!r})") from error
+        names = [(name, point.rule) for name, point in points.items()]
+        names += [(kind, one.kind) for kind, one in calibrations.items()]
+        if wrong := [f"{name!r} holds {held!r}" for name, held in names if name != held]:
+            raise ConfigError(f"the stored operating points or calibrations are garbled ({', '.join(wrong)})")
         of = [(name, point.findings) for name, point in points.items()]
         of += [(kind, one.findings) for kind, one in calibrations.items()]
         for what, findings in of:

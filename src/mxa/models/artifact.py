@@ -134,10 +134,16 @@ def store_tuning(folder: str | Path, tuning: Mapping[str, Any]) -> None:
     """Replace a saved model's operating points and calibrations; its weights and fingerprint stay.
 
     Raises:
-        ArtifactError: the folder holds no model.
+        ArtifactError: the folder holds no model, or cannot be written to.
     """
     folder = Path(folder)
-    _write_config(folder, read_config(folder) | {"tuning": dict(tuning)})
+    config = read_config(folder) | {"tuning": dict(tuning)}
+    try:
+        _write_config(folder, config)
+    except OSError as error:
+        raise ArtifactError(
+            f"{folder} cannot be written to ({error.strerror}); no operating points are stored"
+        ) from error
 
 
 def _write_config(folder: Path, config: Mapping[str, Any]) -> None:

@@ -84,13 +84,12 @@ def _gains(config: ReproduceConfig, summary: Summary) -> Figure:
     for key, cell in summary.cells.items():
         if versus := config.cells[key].versus:
             gain = cell.average().minus(summary.cells[versus].average())
-            rows = [figures.ForestRow("All labels pooled (micro)", gain.micro.interval())]
-            rows.append(figures.ForestRow("Mean of the findings (macro)", gain.macro.interval()))
-            rows += [
-                figures.ForestRow(name, interval, "" if interval else "undefined")
-                for j, name in enumerate(summary.labels)
-                for interval in (gain.findings.interval(j),)
-            ]
+            found = {
+                "All labels pooled (micro)": gain.micro.interval(),
+                "Mean of the findings (macro)": gain.macro.interval(),
+                **{name: gain.findings.interval(j) for j, name in enumerate(summary.labels)},
+            }
+            rows = [figures.ForestRow(name, one, "" if one else "undefined") for name, one in found.items()]
             groups[f"{cell.title} against {summary.cells[versus].title}"] = rows
     if not groups:
         groups[""] = [figures.ForestRow("no cell is compared with another", None, "–")]

@@ -20,6 +20,7 @@ from mxa.errors import ConfigError, DataError
 from mxa.models.artifact import load
 from mxa.predict import predict_table
 from mxa.reproduce.config import ReproduceConfig
+from mxa.training.callbacks import TrainingInterrupted
 from mxa.training.config import TrainConfig
 from mxa.training.run import state, train
 from mxa.training.teacher_cache import fill_cache
@@ -137,6 +138,7 @@ def run_one(config: TrainConfig) -> Path:
     Raises:
         ConfigError: the run's folder is of another configuration.
         DataError: training failed; the message names the run.
+        TrainingInterrupted: stopped from outside; called again it goes on.
     """
     folder = Path(config.out)
     found = state(config)
@@ -147,6 +149,8 @@ def run_one(config: TrainConfig) -> Path:
         return train(config, resume=found == "started").model
     except DataError as error:
         raise DataError(f"{folder}: {error}") from error
+    except TrainingInterrupted as stopped:
+        raise TrainingInterrupted(f"stopped in {folder}; the same command goes on from there") from stopped
 
 
 def _predict(config: TrainConfig, split: str) -> None:

@@ -1,0 +1,369 @@
+"""A small grid, from the first run to the page: runs.py, changes.py, summary.py, tables.py and report.py."""
+
+import json
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from safetensors.torch import load_file
+from scipy import stats
+from sklearn.metrics import roc_auc_score
+
+from conftest import interrupt_at, same_state, small_config
+from mxa.data.options import read
+from mxa.errors import ConfigError, DataError
+from mxa.evaluation.bootstrap import Draws
+from mxa.evaluation.predictions import read_csv
+from mxa.labels import CHEXPERT14
+from mxa.reproduce import runs, tables
+from mxa.reproduce.changes import changes
+from mxa.reproduce.config import Cell, ReproduceConfig
+from mxa.reproduce.published import CAVEAT, PUBLISHED
+from mxa.reproduce.report import write_grid_report
+from mxa.reproduce.runs import run_grid
+from mxa.reproduce.summary import over_seeds, summarise
+from mxa.training.callbacks import TrainingInterrupted
+from mxa.training.config import OptimConfig
+
+OPTIM = OptimConfig(epochs=2, batch_size=8, lr_batch_size=8, warmup_epochs=0, cooldown_epochs=0)
+
+
+def small_grid(data: Path, out: Path, **fields: object) -> ReproduceConfig:
+    base = replace(small_config(data, Path("unused"), OPTIM), seed=0)
+    base = replace(base, model=replace(base.model, name="efficientvit_m0"))
+    cells = {
+        "baseline": Cell(title="EfficientViT", published="baseline"),
+        "mxa": Cell(
+            title="+ MXA",
+            versus="baseline",
+            changes={"model": {"name": "mxa_efficientvit_m0"}},
+            published="mxa",
+        ),
+        "mxa_kd": Cell(title="+ MXA + KD", versus="mxa", distilled=True, published="mxa_kd"),
+    }
+    given = {
+        "out": str(out),
+        "seeds": [0, 1],
+        "base": base,
+        "cells": cells,
+        "teacher_changes": {"model": {"name": "mxa_efficientvit_m0"}, "optim": {"epochs": 1}},
+        "teacher_cache": True,
+        "shown": "Support Devices",
+        "replicates": 200,
+        "jobs": 1,
+    }
+    return ReproduceConfig(**{**given, **fields})  # type: ignore[arg-type]
+
+
+def weights(config: ReproduceConfig, key: str, seed: int) -> dict[str, object]:
+    return load_file(Path(config.run(key, seed).out) / "model" / "model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_chexpert: Path, tmp_path_factory: pytest.TempPathFactory) -> ReproduceConfig:
+    """A grid that ran through, with its report."""
+    config = small_grid(tiny_chexpert, tmp_path_factory.mktemp("grid") / "out")
+    run_grid(config)
+    write_grid_report(config)
+    return config
+
+
+@pytest.fixture
+def copied(finished: ReproduceConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The finished grid's folder, free to be spoilt, under the name that its runs have stored."""
+    kept = tmp_path / "kept"
+    shutil.copytree(finished.folder, kept)
+    yield finished.folder
+    shutil.rmtree(finished.folder)
+    shutil.move(kept, finished.folder)
+
+
+# ---------------------------------------------------------------- running
+
+
+def test_one_folder_per_cell_and_seed(finished: ReproduceConfig) -> None:
+    found = {str(file.parent.relative_to(finished.folder)) for file in finished.folder.rglob("model.safetensors")}
+    expected = {f"cells/{key}/seed-{seed}/model" for key in finished.cells for seed in finished.seeds}
+    assert found == expected | {"teacher/model"}
+    for key in finished.cells:
+        assert not same_state(weights(finished, key, 0), weights(finished, key, 1)), "another seed is another run"  # type: ignore[arg-type]
+
+
+def test_a_finished_grid_is_not_run_again(finished: ReproduceConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("train", "fill_cache", "predict_table", "make_phantom"):
+        monkeypatch.setattr(runs, name, lambda *_, **__: pytest.fail("done again"))
+    run_grid(finished)
+    run_grid(replace(finished, jobs=3, shown="Fracture", replicates=10))
+
+
+def test_a_killed_grid_goes_on_to_the_same_weights(
+    finished: ReproduceConfig, tiny_chexpert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cells = {key: finished.cells[key] for key in ("baseline", "mxa")}
+    config = replace(finished, out=str(tmp_path / "out"), cells=cells)
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 3)
+        with pytest.raises(TrainingInterrupted, match="cells/baseline/seed-0; the same command goes on"):
+            run_grid(config)
+    assert not (config.folder / "cells" / "mxa").exists(), "it stopped in the first run"
+    run_grid(config)
+    for key in cells:
+        for seed in config.seeds:
+            assert same_state(weights(config, key, seed), weights(finished, key, seed))  # type: ignore[arg-type]
+
+
+def test_what_a_kill_left_half_made_is_made_again(copied: Path, finished: ReproduceConfig) -> None:
+    run = copied / "cells" / "mxa" / "seed-1"
+    before = weights(finished, "mxa", 1)
+    (run / "model" / "config.json").unlink()  # killed while it saved the model
+    (copied / "cells" / "mxa" / "seed-0" / "test" / "metrics.json").unlink()  # killed while it scored
+    other = copied / "cells" / "baseline" / "seed-0"
+    for name in ("model", "checkpoints", "test"):  # killed in its first epoch
+        shutil.rmtree(other / name)
+    expected = read_csv(copied / "cells" / "mxa" / "seed-0" / "test" / "predictions.csv", CHEXPERT14).probability
+    run_grid(finished)
+    assert same_state(weights(finished, "mxa", 1), before)  # type: ignore[arg-type]
+    assert (other / "test" / "metrics.json").is_file()
+    again = read_csv(copied / "cells" / "mxa" / "seed-0" / "test" / "predictions.csv", CHEXPERT14).probability
+    np.testing.assert_array_equal(again, expected)
+
+
+def test_two_at_once_give_the_same_weights(finished: ReproduceConfig, tmp_path: Path) -> None:
+    config = replace(
+        finished, out=str(tmp_path / "out"), cells={"baseline": finished.cells["baseline"]}, teacher_changes={}, jobs=2
+    )
+    run_grid(config)
+    for seed in config.seeds:
+        ours, theirs = weights(config, "baseline", seed), weights(finished, "baseline", seed)
+        for name, value in theirs.items():
+            np.testing.assert_allclose(ours[name], value, atol=1e-5, err_msg=name)  # threads may differ in number
+
+
+def test_other_options_are_refused(finished: ReproduceConfig) -> None:
+    with pytest.raises(ConfigError, match=r"started with other options \(seeds differ\)"):
+        run_grid(replace(finished, seeds=[0, 1, 2]))
+
+
+def test_a_foreign_folder_is_left_alone(finished: ReproduceConfig, tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(ConfigError, match="is no grid's folder"):
+        run_grid(replace(finished, out=str(tmp_path)))
+    assert [file.name for file in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_a_wrong_cell_is_found_before_anything_runs(finished: ReproduceConfig, tmp_path: Path) -> None:
+    cells = {**finished.cells, "bad": Cell(changes={"model": {"nam": "x"}})}
+    with pytest.raises(ConfigError, match=r"cells\.bad\.changes\.model\.nam"):
+        run_grid(replace(finished, out=str(tmp_path / "out"), cells=cells))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_failing_run_is_named(finished: ReproduceConfig, tmp_path: Path) -> None:
+    cells = {"baseline": Cell(changes={"optim": {"batch_size": 400}})}
+    with pytest.raises(DataError, match=r"cells/baseline/seed-0: the training split has 40 images"):
+        run_grid(replace(finished, out=str(tmp_path / "out"), cells=cells))
+
+
+def test_a_half_drawn_phantom_is_drawn_again(
+    finished: ReproduceConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = replace(finished, out=str(tmp_path / "out"), phantom=30)
+    drawn = []
+
+    def make_phantom(out: Path, images: int) -> Path:
+        assert not out.exists()
+        out.mkdir(parents=True)
+        drawn.append(images)
+        if len(drawn) == 1:
+            raise KeyboardInterrupt
+        return out
+
+    monkeypatch.setattr(runs, "make_phantom", make_phantom)
+    monkeypatch.setattr(runs, "_teach", lambda _: None)
+    monkeypatch.setattr(runs, "_train_all", lambda *_: None)
+    monkeypatch.setattr(runs, "_predict", lambda *_: None)
+    with pytest.raises(KeyboardInterrupt):
+        run_grid(config)
+    assert not config.data_folder.exists()
+    run_grid(config)
+    run_grid(config)
+    assert drawn == [30, 30]
+    assert config.data_folder.is_dir()
+
+
+# ----------------------------------------------------------- what changed
+
+
+def test_only_the_named_factor_differs(finished: ReproduceConfig) -> None:
+    found = {change.cell: change for change in changes(finished)}
+    assert found["baseline"].differs == {}
+    assert found["mxa"].differs == {"model.name": ("efficientvit_m0", "mxa_efficientvit_m0")}
+    assert list(found["mxa_kd"].differs) == ["kd.teacher", "kd.cache"]
+    assert all(not change.unexpected for change in found.values())
+
+
+def test_whatever_else_differs_is_named(copied: Path, finished: ReproduceConfig) -> None:
+    run = copied / "cells" / "mxa" / "seed-1"
+    stored = yaml.safe_load((run / "config.yaml").read_text())
+    stored["optim"]["lr"] = 0.5
+    (run / "config.yaml").write_text(yaml.safe_dump(stored))
+    for file, name, value in (("data.json", "fingerprint", "x"), ("environment.json", "python", "2.7")):
+        content = json.loads((run / file).read_text())
+        content[name] = value
+        (run / file).write_text(json.dumps(content))
+    found = {change.cell: change.unexpected for change in changes(finished)}
+    expected = ("seed 1: option optim.lr", "seed 1: data", "seed 1: software (python)")
+    assert found["mxa"] == found["mxa_kd"] == expected
+    page = write_grid_report(finished).read_text()
+    assert "More than the named options differs" in page
+    assert "seed 1: option optim.lr" in page
+
+
+# ------------------------------------------------------------ the numbers
+
+
+def scores(config: ReproduceConfig, key: str, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]:
+    table = read(config.base.data).split("test")
+    found = read_csv(Path(config.run(key, seed).out) / "test" / "predictions.csv", CHEXPERT14)
+    probability = found.join(table.frame["path"].tolist()).probability
+    return probability, table.target, table.mask, table.frame["patient"].tolist()
+
+
+def sklearn_macro(probability: np.ndarray, target: np.ndarray) -> float:
+    both = [j for j in range(14) if 0 < target[:, j].sum() < len(target)]
+    return float(np.mean([roc_auc_score(target[:, j], probability[:, j]) for j in both]))
+
+
+def test_the_figures_are_those_of_the_predictions(finished: ReproduceConfig) -> None:
+    summary = summarise(finished)
+    for key, cell in summary.cells.items():
+        for k, seed in enumerate(finished.seeds):
+            probability, target, _, _ = scores(finished, key, seed)
+            assert cell.values("auroc_macro")[k] == pytest.approx(sklearn_macro(probability, target), abs=1e-6)
+            pooled = roc_auc_score(target.ravel(), probability.ravel())
+            assert cell.values("auroc_micro")[k] == pytest.approx(pooled, abs=1e-4)
+            assert cell.areas[k].micro.estimate[0] == pytest.approx(pooled, abs=1e-12)
+        assert len(cell.epochs[0]) == 2
+    assert summary.cells["mxa"].parameters > summary.cells["baseline"].parameters > 1_000_000
+
+
+def test_the_paired_interval_is_that_of_the_seed_averaged_difference(finished: ReproduceConfig) -> None:
+    summary = summarise(finished)
+    gain = summary.cells["mxa"].average().minus(summary.cells["baseline"].average()).macro
+    difference = np.zeros((finished.replicates, 1))
+    for seed in finished.seeds:
+        for key, sign in (("mxa", 1), ("baseline", -1)):
+            probability, target, mask, patient = scores(finished, key, seed)
+            drawn = Draws(patient, replicates=finished.replicates).auroc(probability, target, mask).macro()
+            difference += sign * drawn.replicates / len(finished.seeds)
+    np.testing.assert_allclose(gain.replicates, difference, atol=1e-12)
+    shown = gain.interval(method="percentile")
+    assert shown is not None
+    assert (shown.low, shown.high) == pytest.approx(tuple(np.quantile(difference, [0.025, 0.975])))
+
+
+def test_over_seeds_is_the_t_interval() -> None:
+    values = np.array([0.7, 0.72, 0.78])
+    low, high = stats.t.interval(0.95, 2, loc=values.mean(), scale=stats.sem(values))
+    found = over_seeds(values)
+    assert found is not None
+    assert (found.estimate, found.low, found.high) == pytest.approx((values.mean(), low, high))
+    assert over_seeds(np.array([0.5, np.nan])) is None
+    single = over_seeds(np.array([0.5]))
+    assert single is not None
+    assert (single.low, single.high) == (0.5, 0.5)
+
+
+def test_cells_of_the_tables() -> None:
+    assert tables.spread(np.array([0.7, 0.8])) == "0.750 ± 0.071"
+    assert tables.spread(np.array([0.7])) == 0.7
+    assert tables.spread(np.array([0.7, np.nan])) == "undefined in 1 of 2 seeds"
+    assert tables.signed(None) == "undefined"
+    assert tables.quote(None) == "–"
+
+
+# --------------------------------------------------------------- the page
+
+
+def test_the_papers_tables_and_figures_are_there(finished: ReproduceConfig) -> None:
+    page = (finished.folder / "report.html").read_text()
+    for words in (
+        "Table 3.",
+        "Table 4.",
+        "Table 5.",
+        "Figure 2.",
+        "Figure 3.",
+        "Figure 4.",
+        "What changed between cells",
+    ):
+        assert words in page
+    assert re.search(r"<h2>Ablation</h2>\s*<div", page), "it opens with the table that matters"
+    assert "https://" not in page
+    assert "http://" not in page
+    for name in ("figure2", "figure3", "figure4", "changes"):
+        assert (finished.folder / f"{name}.png").stat().st_size > 10_000
+    for name in ("table3", "table4", "table4-by-seed", "table5", "what-changed"):
+        assert (finished.folder / "tables" / f"{name}.csv").is_file()
+    assert "Table 4" in (finished.folder / "tables.md").read_text()
+    assert "Table 4" in (finished.folder / "tables.tex").read_text()
+
+
+def test_published_numbers_stand_beside_and_are_labelled(finished: ReproduceConfig) -> None:
+    import html
+
+    page = html.unescape((finished.folder / "report.html").read_text())
+    assert CAVEAT in page
+    table = tables.ablation(finished, summarise(finished))
+    assert table.header[-2:] == ("Paper (CheXpert): loss", "micro AUROC")
+    assert [row[-2:] for row in table.rows] == [(0.6819, 0.6659), (0.3729, 0.8344), (0.3685, 0.8393)]
+
+
+def test_the_published_numbers_are_the_papers() -> None:
+    """Against the paper's text, where it lies beside the repository."""
+    paper = Path(__file__).resolve().parents[3] / "shared" / "paper" / "mxa-paper.txt"
+    if not paper.is_file():
+        pytest.skip("the paper's text is not here")
+    lines = paper.read_text(encoding="utf-8").splitlines()
+    table5 = {
+        line.split()[0]: line.split()[1:] for line in lines if re.fullmatch(r"[A-Z]{2,3}( (0\.\d\d|NaN)){3}", line)
+    }
+    assert len(table5) == 14
+    for code, values in table5.items():
+        for key, value in zip(("baseline", "mxa", "mxa_kd"), values, strict=True):
+            assert PUBLISHED[key].findings.get(code) == (None if value == "NaN" else float(value)), (code, key)
+    rows = {
+        line.rsplit(" ", 4)[0]: line.split()[-4:] for line in lines if line.startswith(("Baseline (E", "Proposed (E"))
+    }
+    for name, key in (("Baseline (EfficientViT)", "baseline"), ("Proposed (EfficientViT + MXA + KD)", "mxa_kd")):
+        one = PUBLISHED[key]
+        quoted = [100 * (one.accuracy or 0), one.loss, one.f1, one.auroc]
+        assert quoted == pytest.approx([float(value) for value in rows[name]])
+    four = [line.split()[-2:] for line in lines if re.match(r"U1 \+ Better Augs.* 0\.\d+ 0\.\d+$", line)]
+    assert [[PUBLISHED[k].ablation_loss, PUBLISHED[k].ablation_auroc] for k in ("baseline", "mxa", "mxa_kd")] == [
+        [float(loss), float(area)] for loss, area in four
+    ]
+
+
+def test_the_numbers_on_the_page_are_those_in_the_files(finished: ReproduceConfig) -> None:
+    numbers = json.loads((finished.folder / "results.json").read_text())
+    summary = summarise(finished)
+    for key, cell in summary.cells.items():
+        stored = numbers["cells"][key]
+        assert stored["mean"]["auroc_macro"]["estimate"] == pytest.approx(cell.values("auroc_macro").mean())
+        if stored["against"]:
+            gain = cell.average().minus(summary.cells[stored["against"]].average()).macro.interval()
+            assert stored["change"]["auroc_macro"]["low"] == gain.low  # type: ignore[union-attr]
+            assert gain.signed() in (finished.folder / "tables" / "table4.csv").read_text()  # type: ignore[union-attr]
+    assert numbers["split"] == "test"
+
+
+def test_a_grid_without_mxa_says_why_there_is_no_figure_2(finished: ReproduceConfig, tmp_path: Path) -> None:
+    config = replace(finished, cells={"baseline": finished.cells["baseline"]}, seeds=[0], teacher_changes={})
+    page = write_grid_report(config).read_text()
+    assert "There is no Figure 2: efficientvit_m0 has no MXA block" in page
+    assert "no cell is compared with another" in page or "–" in page
+    write_grid_report(finished)

@@ -1,0 +1,146 @@
+"""A grid's configuration: cells build on cells, changes are checked, shipped files load and say what they promise."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from conftest import REPOSITORY
+from mxa.cli import _from_namespace, _reproduce_parser
+from mxa.data.augment import Augment
+from mxa.errors import ConfigError
+from mxa.reproduce.config import Cell, ReproduceConfig, with_changes
+from mxa.training.config import OptimConfig, TrainConfig
+
+SHIPPED = sorted((REPOSITORY / "configs").glob("reproduce*.yaml"))
+MXA = {"model": {"name": "mxa_efficientvit_m0"}}
+
+
+def load(file: Path, *overrides: str) -> ReproduceConfig:
+    parser = _reproduce_parser()
+    return _from_namespace(ReproduceConfig, parser, parser.parse_args(["--config", str(file), *overrides]))
+
+
+def grid(**fields: object) -> ReproduceConfig:
+    cells = {
+        "baseline": Cell(),
+        "mxa": Cell(title="+ MXA", versus="baseline", changes=MXA),
+        "mxa_kd": Cell(versus="mxa", distilled=True),
+    }
+    return ReproduceConfig(**{"cells": cells, "teacher": "teachers/one", **fields})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.name)
+def test_every_shipped_grid_loads_and_each_of_its_cells_is_a_run(file: Path) -> None:
+    config = load(file)
+    assert config.seeds == [0, 1, 2], "the paper has three runs"
+    assert list(config.cells) == ["baseline", "mxa", "mxa_kd"]
+    assert [cell.published for cell in config.cells.values()] == ["baseline", "mxa", "mxa_kd"]
+    runs = [config.run(key, seed) for key in config.cells for seed in config.seeds]
+    assert len({run.out for run in runs}) == 9
+    assert [bool(run.kd.teachers) for run in runs] == [False] * 6 + [True] * 3
+
+
+def test_the_chexpert_grid_is_the_papers_recipe() -> None:
+    config = load(REPOSITORY / "configs" / "reproduce.yaml", "--base.data.root", "ROOT")
+    for key, name in (
+        ("baseline", "efficientvit_m5"),
+        ("mxa", "mxa_efficientvit_m5"),
+        ("mxa_kd", "mxa_efficientvit_m5"),
+    ):
+        run = config.run(key, 1)
+        assert (run.model.name, run.seed, run.data.root) == (name, 1, "ROOT")
+        assert run.optim == OptimConfig()
+        assert run.augment == Augment()
+    assert config.run("mxa_kd", 0).kd.teachers == ("teachers/densenet121-res224-chex",)
+    assert not config.run("mxa_kd", 0).kd.cache, "the paper's teacher sees the augmented pictures"
+
+
+def test_the_commented_cells_of_the_shipped_grid_are_good_too(tmp_path: Path) -> None:
+    text = (REPOSITORY / "configs" / "reproduce.yaml").read_text()
+    file = tmp_path / "all.yaml"
+    file.write_text("\n".join(line.removeprefix("#") if line.startswith("#  ") and "mxa " not in line else line
+                              for line in text.splitlines()))  # fmt: skip
+    config = load(file)
+    assert list(config.cells) == ["baseline", "mxa", "mxa_kd", "kd", "u_zeros", "pretrained", "no_ema"]
+    assert config.run("u_zeros", 0).data.policy.uncertain == "u-zeros"
+    assert config.run("pretrained", 0).model.pretrained
+    assert config.run("no_ema", 0).optim.ema_decay == 0
+    assert config.run("kd", 0).model.name == "efficientvit_m5"
+    assert config.run("kd", 0).kd.teachers
+
+
+def test_a_cell_takes_over_the_changes_of_the_one_it_builds_on() -> None:
+    config = grid(out="OUT", teacher_cache=True)
+    assert config.run("baseline", 4) == replace(TrainConfig(), out="OUT/cells/baseline/seed-4", seed=4)
+    distilled = config.run("mxa_kd", 4)
+    assert distilled.model.name == "mxa_efficientvit_m0"
+    assert distilled.kd.teachers == ("teachers/one",)
+    assert distilled.kd.cache == "OUT/teacher_logits"
+    assert config.title("mxa") == "+ MXA"
+    assert config.title("baseline") == "baseline"
+
+
+def test_an_own_teacher_is_a_run_of_the_first_seed() -> None:
+    config = grid(out="OUT", teacher="", teacher_changes={"model": {"name": "densenet121"}}, seeds=[7, 8])
+    run = config.teacher_run()
+    assert (run.model.name, run.out, run.seed) == ("densenet121", "OUT/teacher", 7)
+    assert config.run("mxa_kd", 8).kd.teachers == ("OUT/teacher/model",)
+
+
+def test_the_phantom_takes_the_place_of_the_data() -> None:
+    run = grid(out="OUT", phantom=50).run("mxa", 0)
+    assert (run.data.root, run.data.dataset) == ("OUT/data", "chexpert")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model": {"nam": "x"}}, r"cells\.a\.model\.nam is no option; there are: name, options"),
+        ({"modell": {}}, r"cells\.a\.modell is no option"),
+        ({"model": "mxa"}, r"cells\.a\.model is 'mxa'; give its options, nested"),
+        ({"optim": {"epochs": "ten"}}, r"cells\.a\.optim\.epochs is 'ten', but 50 stands there"),
+        ({"optim": {"epochs": True}}, r"optim\.epochs is True"),
+        ({"optim": {"epochs": 1.5}}, r"optim\.epochs is 1\.5"),
+        ({"model": {"pretrained": 1}}, r"model\.pretrained is 1"),
+        ({"optim": {"ema_decay": 2.0}}, r"ema_decay"),
+        ({"out": "x"}, r"cells\.a\.out: the grid itself sets out"),
+        ({"seed": 1}, r"cells\.a\.seed: the grid itself sets seed"),
+    ],
+)
+def test_wrong_changes_are_refused(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        with_changes(TrainConfig(), changes, "cells.a")
+
+
+def test_numbers_and_lists_are_taken_as_a_file_gives_them() -> None:
+    changes = {"optim": {"lr": 1}, "kd": {"teacher": ["a", "b"]}, "data": {"policy": {"smooth_ones": [0.6, 0.7]}}}
+    config = with_changes(TrainConfig(), changes, "cells.a")
+    assert config.optim.lr == 1
+    assert config.kd.teachers == ("a", "b")
+    assert config.data.policy.smooth_ones == (0.6, 0.7)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"cells": {}}, "cells is empty"),
+        ({"cells": {"a": Cell(versus="b")}}, "versus is 'b', which is no cell; there are: a"),
+        ({"cells": {"a": Cell(versus="b"), "b": Cell(versus="a")}}, "circle: a -> b -> a"),
+        ({"cells": {"a/b": Cell()}}, "cannot be a folder's name"),
+        ({"teacher": ""}, "neither teacher nor teacher_changes"),
+        ({"teacher_changes": {"model": {}}}, "both say who teaches"),
+        ({"seeds": []}, "seeds must be different numbers"),
+        ({"seeds": [1, 1]}, "seeds must be different numbers"),
+        ({"split": "train"}, "choose one of valid, test"),
+        ({"jobs": -1}, "jobs and phantom must be 0 or more"),
+    ],
+)
+def test_an_impossible_grid_is_refused(fields: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        grid(**fields)
+
+
+def test_only_the_papers_configurations_are_published() -> None:
+    with pytest.raises(ConfigError, match=r"published is 'best'; choose one of baseline, mxa, mxa_kd"):
+        Cell(published="best")
