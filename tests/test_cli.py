@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -107,6 +108,185 @@ def test_evaluate_warns_where_the_split_is_another(
     other = write_chexpert(tmp_path / "other", {"train": 10, "valid": 8}, seed=5)
     assert run("evaluate", str(trained / "model"), "--data", str(other), "--out", str(tmp_path / "out")) == 0
     assert "differs from the one that the model was trained with" in caplog.text
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages without pictures, which take most of the time."""
+    monkeypatch.setattr("mxa.evaluation.assessment_report.draw", lambda found: {})
+
+
+def write_rows(file: Path, *rows: str) -> str:
+    file.write_text("\n".join(rows) + "\n")
+    return str(file)
+
+
+@pytest.fixture
+def board(tmp_path: Path) -> dict[str, str]:
+    """Small files by study, as for CheXpert's leaderboard: labels, good predictions and bad ones."""
+    studies = [f"CheXpert-v1.0/test/patient{64741 + i}/study1" for i in range(12)]
+    good = [f"{study},{0.9 - 0.05 * i:.2f},{0.1 + 0.04 * i:.2f}" for i, study in enumerate(studies)]
+    header = "Study,Pleural Effusion,Edema"
+    labels = [f"{study},{(i * 5) % 3 // 2}.0,{i % 2}.0,0.0" for i, study in enumerate(studies)]
+    return {
+        "labels": write_rows(tmp_path / "groundtruth.csv", "Study,Edema,Pleural Effusion,Fracture", *labels),
+        "good": write_rows(tmp_path / "good.csv", header, *good[::-1]),
+        "missing": write_rows(tmp_path / "missing.csv", header, *good[1:]),
+        "twice": write_rows(tmp_path / "twice.csv", header, *good, good[3]),
+        "extra": write_rows(tmp_path / "extra.csv", header, *good, "CheXpert-v1.0/test/patient9/study1,0.1,0.1"),
+        "infinite": write_rows(tmp_path / "infinite.csv", header, *good[:3], f"{studies[3]},0.5,inf", *good[4:]),
+        "logits": write_rows(tmp_path / "logits.csv", header, *good[:3], f"{studies[3]},-1.5,0.1", *good[4:]),
+        "unknown": write_rows(tmp_path / "unknown.csv", header + ",Covid", *(f"{row},0.5" for row in good)),
+        "out": str(tmp_path / "out"),
+    }
+
+
+def test_evaluate_scores_anybodys_csv(board: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--predictions", board["good"], "--labels", board["labels"], "--replicates", "20"]
+    assert run("evaluate", *arguments, "--out", board["out"]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    metrics = json.loads((Path(board["out"]) / "metrics.json").read_text())
+    assert printed[0].startswith(f"macro AUROC {metrics['auroc_macro']:.4f}, micro AUROC {metrics['auroc_micro']:.4f}")
+    assert printed == [printed[0], f"open {board['out']}/report.html"]
+    assert printed[0].endswith("on 12 studies")
+    assert metrics["not_scored"] == {"Fracture": "not in the predictions"}
+    assert not (Path(board["out"]) / "predictions.csv").exists(), "they are there already"
+    assert run("evaluate", *arguments, "--out", board["out"]) == 2
+    assert "metrics.json exists; choose another --out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("predictions", "message"),
+    [
+        (
+            "missing",
+            "missing.csv and {folder}groundtruth.csv must hold the same studies: 1 have no prediction (CheXpert",
+        ),
+        ("twice", "twice.csv: 1 studies occur more than once (CheXpert-v1.0/test/patient64744/study1)"),
+        ("extra", "1 are predicted but have no labels (CheXpert-v1.0/test/patient9/study1)"),
+        ("infinite", "infinite.csv, line 5: Edema is 'inf'"),
+        ("logits", "logits.csv, line 5: Pleural Effusion is '-1.5', which is not between 0 and 1; if these are logits"),
+        ("unknown", "unknown.csv: unknown columns 'Covid'"),
+    ],
+)
+def test_evaluate_names_what_is_wrong_with_a_csv(
+    predictions: str, message: str, board: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--predictions", board[predictions], "--labels", board["labels"], "--out", board["out"]]
+    assert run("evaluate", *arguments) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("mxa evaluate: ")
+    assert message.format(folder=str(Path(board["labels"]).parent) + os.sep) in error
+    assert not Path(board["out"]).exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--predictions", "good", "--out", "out"], "say what is true: --data, or with --predictions also --labels"),
+        (["--out", "out", "--labels", "labels"], "either the folder of a saved model or --predictions"),
+        (["model", "--predictions", "good", "--labels", "labels", "--out", "out"], "or --predictions, one of them"),
+        (["model", "--labels", "labels", "--out", "out"], "--labels goes with --predictions"),
+        (["model", "--data", "x", "--valid_predictions", "good", "--out", "out"], "operating points of its own"),
+        (
+            ["--predictions", "good", "--labels", "labels", "--aggregate", "max", "--out", "out"],
+            "leave --aggregate out",
+        ),
+        (["--predictions", "good", "--labels", "labels", "--aggregate", "median", "--out", "out"], "median"),
+        (["--predictions", "good", "--labels", "labels", "--operating_point", "f1", "--out", "out"], "'f1'"),
+        (["--predictions", "good", "--labels", "labels", "--level", "95", "--out", "out"], "level is 95"),
+        (["--predictions", "good", "--labels", "labels", "--out", "good"], "good.csv is a file"),
+    ],
+)
+def test_evaluate_explains_wrong_usage(
+    arguments: list[str], message: str, board: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("evaluate", *(board.get(one, one) for one in arguments)) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+    assert not Path(board["out"]).exists()
+
+
+def test_nihs_own_findings_are_scored(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[object] = []
+
+    def remember(sources: object, *arguments: object, **more: object) -> None:
+        seen.append(sources.data.labels)  # type: ignore[attr-defined]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mxa.evaluate.evaluate", remember)
+    for dataset in ("nih", "chexpert"):
+        assert run("evaluate", "--predictions", "p.csv", "--data", "x", "--dataset", dataset, "--out", "o") == 1
+    assert seen == ["nih14", "chexpert14"]
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_data_set_gives_the_labels_and_chooses_for_a_csv(
+    trained: Path, tiny_chexpert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """--data in place of --labels, and beside it for the validation split."""
+    valid = str(trained / "validation" / "predictions.csv")
+    data = ("--data", str(tiny_chexpert), "--replicates", "10")
+    assert run("evaluate", "--predictions", valid, *data, "--out", str(tmp_path / "a")) == 0
+    metrics = json.loads((tmp_path / "a" / "metrics.json").read_text())
+    during_training = json.loads((trained / "validation" / "metrics.json").read_text())
+    assert metrics["auroc_macro"] == pytest.approx(during_training["auroc_macro"])
+    test = tmp_path / "test.csv"
+    labels = tiny_chexpert / ROOT_NAME / "test.csv"
+    with labels.open() as stream:
+        paths = [row["Path"] for row in csv.DictReader(stream)]
+    write_rows(test, "Path,Edema", *(f"{path},{i / 20}" for i, path in enumerate(paths)))
+    more = ("--labels", str(labels), "--valid_predictions", valid, "--out", str(tmp_path / "b"))
+    assert run("evaluate", "--predictions", str(test), *data, *more) == 0
+    metrics = json.loads((tmp_path / "b" / "metrics.json").read_text())
+    assert metrics["operating_point"] == "youden"
+    assert metrics["cases"] == 12
+    assert run("evaluate", "--predictions", str(test), *data, *more[:2], "--out", str(tmp_path / "c")) == 2
+    assert "--labels and --data both say what is true" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_calibrate_then_evaluate_at_a_point_of_ones_own(
+    trained: Path, tiny_chexpert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, data = str(tmp_path / "model"), ("--data", str(tiny_chexpert))
+    shutil.copytree(trained / "model", model)
+    evaluate = ("evaluate", model, *data, "--split", "test", "--replicates", "20")
+    assert run(*evaluate, "--operating_point", "cost=5", "--out", str(tmp_path / "before")) == 2
+    assert "there are: youden, f1, sensitivity=0.9, specificity=0.9" in capsys.readouterr().err
+    assert run("calibrate", model, *data, "--rules", "[youden, cost=5]") == 0
+    printed = capsys.readouterr().out
+    assert "operating points youden, cost=5; calibrations temperature, platt, isotonic, from 16 images" in printed
+    thresholds = json.loads((Path(model) / "config.json").read_text())["tuning"]["operating_points"]["cost=5"]
+    for finding, reason in thresholds["reasons"].items():
+        assert f"{finding} ({reason})" in printed
+    assert run(*evaluate, "--operating_point", "cost=5", "--out", str(tmp_path / "after")) == 0
+    metrics = json.loads((tmp_path / "after" / "metrics.json").read_text())
+    assert metrics["operating_point"] == "cost=5"
+    assert list(metrics["operating_points"]) == ["0.5", "youden", "cost=5"]
+    assert metrics["tuning"]["operating_points"]["cost=5"] == thresholds
+    assert "optimistic" not in " ".join(metrics["notes"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["no-such-model", "--data", "x"], 1, "no-such-model is not a saved model"),
+        (["no-such-model", "--data", "x", "--rules", "[best]"], 2, "operating point 'best' is none of"),
+        (["no-such-model", "--data", "x", "--rules", "[]"], 2, "no rules are given"),
+        (["no-such-model"], 2, "data"),
+        (["no-such-model", "--data", "x", "--split", "test"], 2, "split"),
+    ],
+)
+def test_calibrate_explains_wrong_usage(
+    arguments: list[str], code: int, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """There is no option that lets the test split choose."""
+    assert run("calibrate", *arguments) == code
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
 
 
 def test_predict_equals_evaluate(trained: Path, tiny_chexpert: Path, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 import logging
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -295,9 +295,9 @@ def _evaluate(options: Namespace) -> int:
     from mxa.evaluate import Sources, evaluate
 
     parser = _evaluate_parser()
-    data = _data_options(parser, options, options.data)
-    if data.dataset == "nih":  # where no model brings its own findings
-        data = replace(data, labels="nih14")
+    # Here --labels is a file; a data set has its own findings unless a model brings others.
+    findings = "nih14" if options.dataset == "nih" else "chexpert14"
+    data: DataOptions = _from_namespace(DataOptions, parser, options, root=options.data, labels=findings)
     sources = Sources(
         model=_path(options.model),
         predictions=_path(options.predictions),

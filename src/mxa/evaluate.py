@@ -3,7 +3,7 @@
 import logging
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,7 @@ from mxa.evaluation.predictions import FilePredictions, Predictions, read_predic
 from mxa.evaluation.readers import read_readers
 from mxa.evaluation.reference import Reference, read_reference, reference_of
 from mxa.evaluation.tuning import Tuning, tune
-from mxa.labels import LabelPolicy
+from mxa.labels import LabelPolicy, LabelSet
 from mxa.version import __version__
 
 if TYPE_CHECKING:  # scoring a CSV needs no torch
@@ -159,7 +159,7 @@ def _predict(sources: Sources, point: str, workers: int) -> _Scored:
         raise ArtifactError(f"{sources.model}: {error}; choose them anew with `mxa calibrate`") from error
     if point not in ("", HALF):
         tuning.point(point)
-    table = read(sources.data, labels=classifier.labels)
+    table = _table(sources.data, classifier.labels)
     part = table.split(sources.split)
     notes = _about_split(sources, classifier, tuning, table)
     predictions = predict_table(classifier, part, workers)
@@ -168,6 +168,11 @@ def _predict(sources: Sources, point: str, workers: int) -> _Scored:
         cases = cases.by_study(sources.aggregate)
     source = f"{sources.model} ({fingerprint(sources.model)[:16]})"
     return _Scored(classifier.architecture.name, cases, reference_of(part), tuning, notes, source, predictions)
+
+
+def _table(data: DataOptions, labels: LabelSet | None = None) -> Table:
+    """The data set with labels of 0 and 1 in every split, its smoothed ones (of training) too."""
+    return read(replace(data, policy=data.policy.hardened()), labels=labels)
 
 
 def _about_split(sources: Sources, classifier: "Classifier", tuning: Tuning, table: Table) -> list[str]:
@@ -205,7 +210,7 @@ def _read(sources: Sources, other: FilePredictions | None) -> _Scored:
     if sources.labels is not None:
         reference = read_reference(sources.labels, policy=sources.data.policy)
     else:
-        reference = reference_of(read(sources.data).split(sources.split))
+        reference = reference_of(_table(sources.data).split(sources.split))
     predictions = read_predictions(sources.predictions)
     if sources.aggregate and not any(one is not None and one.unit == "image" for one in (predictions, other)):
         raise ConfigError(f"{sources.predictions} is by study already; leave --aggregate out")
@@ -229,7 +234,7 @@ def _validation(sources: Sources, predictions: Path) -> Cases:
     if sources.valid_labels is not None:
         reference = read_reference(sources.valid_labels, policy=sources.data.policy)
     elif sources.data.root:
-        reference = reference_of(read(sources.data).split("valid"))
+        reference = reference_of(_table(sources.data).split("valid"))
     else:
         raise ConfigError("--valid_predictions needs --valid_labels, or --data with a validation split")
     valid = _beside(read_predictions(predictions), reference, sources.aggregate)
@@ -319,7 +324,7 @@ def _other_name(sources: Sources, name: str) -> str:
 
 def _provenance(sources: Sources, scored: _Scored) -> dict[str, str]:
     truth = str(sources.labels) if sources.labels else f"{sources.data.dataset} at {sources.data.root}, {sources.split}"
-    policy, cases, fitted = sources.data.policy, scored.cases, scored.tuning.fitted_on
+    policy, cases, fitted = sources.data.policy.hardened(), scored.cases, scored.tuning.fitted_on
     folded = f"; {sources.aggregate} over the images of a study" if sources.aggregate else ""
     more = {
         "thresholds chosen on": ", ".join(f"{key}: {value}" for key, value in fitted.items()),

@@ -24,7 +24,7 @@ def everything() -> Assessment:
         Reader("Bob", scored.key[:50], "image", ~called[:50], np.ones_like(called[:50]), scored.labels, "bob.csv"),
     ]
     tuning = tune(validation, fitted_on={"dataset": "simulated", "split": "valid", "images": 200})
-    options = AssessOptions(replicates=40, subgroups=["sex", "age", "site"], min_count=8)
+    options = AssessOptions(replicates=40, subgroups=["sex", "age", "site"], age_bands=[0, 10, 60], min_count=8)
     return assess(scored, options, name="ours", tuning=tuning, against=("theirs", rival), readers=readers)
 
 

@@ -10,7 +10,17 @@ from matplotlib.figure import Figure
 from mxa.errors import DataError
 from mxa.evaluation.figures import training_curves
 from mxa.evaluation.metrics import evaluate, evaluate_probability
-from mxa.evaluation.report import DISCLAIMER, Picture, Section, Table, finding_table, summary_table, write_report
+from mxa.evaluation.report import (
+    DISCLAIMER,
+    LONGEST_LINE,
+    Picture,
+    Section,
+    Table,
+    finding_table,
+    summary_table,
+    write_page,
+    write_report,
+)
 from mxa.labels import CHEXPERT14, LabelSet
 
 THREE = LabelSet("three", ("A", "B", "C"), ("a", "b", "c"))
@@ -226,3 +236,42 @@ def test_wrong_parts_are_refused(tmp_path):
         finding_table({}, THREE)
     with pytest.raises(DataError, match="cannot write"):
         write_report(tmp_path / "missing" / "r.html", "t", evaluations(), THREE)
+
+
+def test_a_page_has_its_sections_and_nothing_more(tmp_path):
+    sections = (
+        Section("One", ("First.", Table(("a", "b"), (("x", 1),)), "Last.")),
+        Section("Two", (Picture(photo(), "A picture"),)),
+    )
+    write_page(tmp_path / "p.html", "Title", sections)
+    result = Page((tmp_path / "p.html").read_text(encoding="utf-8"))
+    assert result.open == []
+    assert result.headings == ["Title", "One", "Two"]
+    assert result.tables == [[["a", "b"], ["x", "1"]]]
+    text = [one for one in result.text if one.strip()]
+    assert text == ["Title", "Title", "One", "First.", "a", "b", "x", "1", "Last.", "Two", "A picture", DISCLAIMER]
+    write_page(tmp_path / "p.html", "Title", sections, {"command": "mxa"})
+    assert Page((tmp_path / "p.html").read_text(encoding="utf-8")).terms == ["command", "mxa"]
+    assert [file.name for file in tmp_path.iterdir()] == ["p.html"], "nothing half-made is left"
+    with pytest.raises(DataError, match=r"cannot write .*missing"):
+        write_page(tmp_path / "missing" / "p.html", "Title", sections)
+
+
+def test_sentences_in_cells_may_break_and_numbers_may_not(tmp_path):
+    fits, sentence = "x" * LONGEST_LINE, "no finding has enough cases on both sides"
+    assert len(sentence) > LONGEST_LINE
+    rows = (("r", 0.5, fits), ("s", sentence, "+0.003 (-0.018 to +0.027)"))
+    write_page(tmp_path / "p.html", "t", (Section("s", (Table(("a", "b", "c"), rows),)),))
+    source = (tmp_path / "p.html").read_text(encoding="utf-8")
+    assert f'<td class="number">0.500</td><td>{fits}</td>' in source
+    assert f'<td class="long">{sentence}</td><td>+0.003 (-0.018 to +0.027)</td>' in source
+    assert "td { white-space: nowrap; }" in source
+    assert "td.long { white-space: normal;" in source
+
+
+def test_a_chart_is_as_wide_as_it_was_drawn(tmp_path):
+    parts = (Picture(Figure(figsize=(7.25, 2)), "A chart"), Picture(photo(), "A photo"))
+    write_page(tmp_path / "p.html", "t", (Section("s", parts),))
+    result = Page((tmp_path / "p.html").read_text(encoding="utf-8"))
+    figures = [(name, value) for tag, name, value in result.attributes if tag == "figure"]
+    assert figures == [("class", "chart"), ("style", "--drawn: 7.25in"), ("class", "photo")]

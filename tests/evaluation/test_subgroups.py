@@ -122,6 +122,22 @@ def test_the_macro_gap_is_over_the_same_findings_in_each_replicate() -> None:
     assert_same(found.macro.gap, inside.minus(others).macro().interval())
 
 
+def test_the_macro_figure_leaves_out_what_the_others_lack() -> None:
+    """The second finding has enough cases among the women alone: it is in neither their mean nor the gap."""
+    rng = np.random.default_rng(0)
+    target = rng.integers(0, 2, (60, 2)).astype(float)
+    target[30:, 1] = 0
+    two = LabelSet("two", ("A", "B"), ("a", "b"))
+    one = cases(rng.normal(size=(60, 2)), target, labels=two, frame={"sex": ["F"] * 30 + ["M"] * 30})
+    draws = Draws(one.patient, replicates=50)
+    found = score_groups(one, metadata_groups(one, ["sex"]), draws, np.full(2, 0.5), minimum=5)[0]
+    assert found.findings["B"].inside is not None
+    assert found.findings["B"].gap is None
+    assert found.macro_over == ("A",)
+    assert found.macro.inside == found.findings["A"].inside
+    assert found.macro.gap == found.findings["A"].gap
+
+
 def test_the_underdiagnosis_rate_by_hand() -> None:
     one = simulate(200, 60)
     group = by_name(metadata_groups(one, ["sex"]))["M"]

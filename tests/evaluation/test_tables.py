@@ -61,6 +61,27 @@ def test_a_row_of_another_length_is_refused():
         Table(("a", "b"), (("x",),))
 
 
+@pytest.mark.parametrize(
+    ("cells", "numeric"),
+    [
+        (("0.931 (0.920 to 0.940)", "no positives", "0.910 (0.9 to 1.0)"), True),
+        (("+0.114 (+0.099 to +0.136)", "-0.003 (-0.027 to +0.018)"), True),
+        (("<0.0001", "0.0198"), True),
+        (("<0.0001", "<0.0001", "–"), True),
+        (("no positives", "no negatives", "0.931 (0.920 to 0.940)"), False),
+        (("0.931 (0.920 to 0.940)", "no positives"), False),
+        (("13 of 14", "12 of 14"), False),
+        (("20-40", "40-60"), False),
+        (("about 0.931", "x"), False),
+        (("no positives", 0.5), True),
+        (("no positives", 3), True),
+        ((), False),
+    ],
+)
+def test_a_column_is_numeric_by_a_number_or_mostly_intervals(cells, numeric):
+    assert Table(("a", "b"), tuple(("x", cell) for cell in cells)).numeric == (False, numeric)
+
+
 # --- CSV
 
 

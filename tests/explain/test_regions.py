@@ -9,8 +9,9 @@ from matplotlib.colors import to_rgba
 from matplotlib.patches import Rectangle
 from PIL import Image
 
+from mxa.data.options import DataOptions, read
 from mxa.errors import ConfigError, DataError
-from mxa.explain.regions import RED, RegionPicture, find_regions, region_figure
+from mxa.explain.regions import RED, RegionPicture, find_regions, region_figure, shared_finding_figure
 from mxa.labels import CHEXPERT14
 from mxa.models.artifact import Architecture, Classifier
 from mxa.models.build import build_model
@@ -73,3 +74,40 @@ def test_the_last_box_of_each_stage_is_drawn_in_red() -> None:
         ]
         assert {f.get_edgecolor() for f in frames} == {to_rgba(RED)}
         assert ax.get_title() == caption
+
+
+def test_radiographs_that_share_a_finding_name_all_they_have(tiny_chexpert: Path) -> None:
+    table = read(DataOptions(root=str(tiny_chexpert))).split("valid")
+    column = CHEXPERT14.index("Edema")
+    frontal = (table.frame["view"] == "frontal").to_numpy()
+    rows = [row for row in range(len(table)) if frontal[row] and table.target[row, column] == 1]
+    assert 1 < len(rows) < frontal.sum()
+    captions = [
+        f"{table.frame['patient'][row]}\n"
+        + " ".join(code for code, value in zip(CHEXPERT14.codes, table.target[row], strict=True) if value == 1)
+        for row in rows
+    ]
+    for count in (8, 1):
+        figure = shared_finding_figure(classifier(), table, "Edema", count)
+        shown = [ax for ax in figure.axes if ax.images]
+        assert [ax.get_title() for ax in shown] == captions[:count]
+    assert all(" ED" in f" {caption}".replace("\n", " ") for caption in captions)
+    files = table.files()
+    for ax, row in zip(
+        [ax for ax in shared_finding_figure(classifier(), table, "Edema").axes if ax.images], rows, strict=True
+    ):
+        with Image.open(files[row]) as picture:
+            assert np.array_equal(np.asarray(ax.images[0].get_array()), np.asarray(picture.convert("L")))
+
+
+def test_a_finding_that_nobody_has_is_not_shown(tiny_chexpert: Path) -> None:
+    table = read(DataOptions(root=str(tiny_chexpert))).split("valid")
+    without = table.take(table.target[:, CHEXPERT14.index("Edema")] == 0)
+    lateral = table.take((table.frame["view"] == "lateral").to_numpy())
+    for one in (without, lateral):
+        with pytest.raises(DataError, match="no frontal image has Edema"):
+            shared_finding_figure(classifier(), one, "Edema")
+    with pytest.raises(ConfigError, match="'Edma'; did you mean 'Edema'"):
+        shared_finding_figure(classifier(), table, "Edma")
+    with pytest.raises(ConfigError, match="no MXA block"):
+        shared_finding_figure(classifier("efficientvit_m0"), table, "Edema")

@@ -2,15 +2,21 @@
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 import mxa
 from mxa.errors import ArtifactError, ConfigError
+from mxa.evaluation import calibration
+from mxa.evaluation.metrics import sigmoid
+from mxa.evaluation.thresholds import Rule, choose_operating_point
+from mxa.evaluation.tuning import Tuning
 from mxa.labels import CHEXPERT14, LabelSet
-from mxa.models.artifact import Architecture, Classifier, save
+from mxa.models.artifact import Architecture, Classifier, fingerprint, save, store_tuning
 from mxa.models.build import build_model
 from mxa.models.card import model_card
 from mxa.preprocess import Preprocess
@@ -180,3 +186,72 @@ def test_other_timm_models_build_and_unknown_ones_do_not() -> None:
     assert build_model("resnet10t", 5, 64).eval()(torch.randn(1, 1, 64, 64)).shape == (1, 5)
     with pytest.raises(ConfigError, match="mxa_efficientvit_m9"):
         build_model("mxa_efficientvit_m9", 14, 224)
+
+
+def tuned() -> Tuning:
+    """Operating points and calibrations of 40 made-up validation images."""
+    rng = np.random.default_rng(0)
+    target = (rng.random((40, 14)) < 0.4).astype(float)
+    target[:, 0] = 0
+    mask = np.ones(target.shape, dtype=bool)
+    logit = rng.normal(size=target.shape) + target
+    about = {"dataset": "somewhere", "split": "valid", "images": 40, "fingerprint": "f" * 64}
+    points = {
+        rule: choose_operating_point(Rule.parse(rule), sigmoid(logit), target, mask, CHEXPERT14)
+        for rule in ("youden", "cost=3")
+    }
+    return Tuning(points, {"platt": calibration.fit("platt", logit, target, mask, CHEXPERT14)}, about)
+
+
+def test_operating_points_and_calibrations_come_back(tmp_path: Path) -> None:
+    folder = save(replace(classifier(), tuning=tuned().to_dict()), tmp_path / "model")
+    assert Tuning.from_dict(mxa.load(folder).tuning, CHEXPERT14) == tuned()
+    assert Tuning.from_dict(mxa.load(folder).tuning, CHEXPERT14).point("cost=3").thresholds[0] is None
+
+
+def test_storing_operating_points_changes_nothing_else(tmp_path: Path) -> None:
+    folder = save(classifier(), tmp_path / "model")
+    before, weights = fingerprint(folder), (folder / "model.safetensors").read_bytes()
+    config = json.loads((folder / "config.json").read_text())
+    assert config["tuning"] == {}
+    assert "Operating points" not in (folder / "README.md").read_text()
+    store_tuning(folder, tuned().to_dict())
+    assert fingerprint(folder) == before
+    assert (folder / "model.safetensors").read_bytes() == weights
+    assert json.loads((folder / "config.json").read_text()) == config | {"tuning": tuned().to_dict()}
+    assert {file.name for file in folder.iterdir()} == {"model.safetensors", "config.json", "README.md"}
+    pixels = torch.randint(0, 256, (2, 1, 64, 64), dtype=torch.uint8)
+    assert torch.equal(mxa.load(folder).logits(pixels), classifier().logits(pixels))
+
+
+def test_the_card_names_the_operating_points(tmp_path: Path) -> None:
+    folder = save(classifier(), tmp_path / "model")
+    store_tuning(folder, tuned().to_dict())
+    card = " ".join((folder / "README.md").read_text().split())
+    assert "Chosen on 40 valid images of somewhere. Operating points: youden, cost=3. Calibrations: platt." in card
+    assert f"{sum(p.numel() for p in classifier().model.parameters()):,} parameters." in card
+
+
+def test_storing_needs_a_model_that_can_be_written(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="not a saved model"):
+        store_tuning(tmp_path, {})
+    folder = save(classifier(), tmp_path / "model")
+    (folder / "README.md").unlink()
+    (folder / "README.md").mkdir()
+    with pytest.raises(ArtifactError, match="cannot be written to"):
+        store_tuning(folder, tuned().to_dict())
+    assert json.loads((folder / "config.json").read_text())["tuning"] == {}
+
+
+def test_a_model_of_an_older_version_still_loads(tmp_path: Path) -> None:
+    """Before there were operating points and a count of parameters in the configuration."""
+    folder = save(classifier(), tmp_path / "model")
+    edit(folder, lambda c: (c.pop("tuning"), c.pop("parameters")))
+    loaded = mxa.load(folder)
+    assert loaded.tuning == {}
+    assert Tuning.from_dict(loaded.tuning, CHEXPERT14) == Tuning()
+    card = model_card(json.loads((folder / "config.json").read_text()))
+    assert "parameters." not in card
+    assert "Operating points" not in card
+    store_tuning(folder, tuned().to_dict())
+    assert Tuning.from_dict(mxa.load(folder).tuning, CHEXPERT14) == tuned()

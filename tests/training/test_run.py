@@ -23,13 +23,15 @@ from mxa.data.augment import Augment
 from mxa.data.options import DataOptions, read
 from mxa.errors import ArtifactError, ConfigError, DataError
 from mxa.evaluation.predictions import read_csv
+from mxa.evaluation.thresholds import Rule, choose_operating_point
+from mxa.evaluation.tuning import Tuning
 from mxa.labels import CHEXPERT14, LabelPolicy
 from mxa.predict import predict_table
 from mxa.preprocess import Preprocess
 from mxa.training.callbacks import TrainingInterrupted
 from mxa.training.config import ModelConfig, OptimConfig, TrainConfig
 from mxa.training.module import ClassifierModule
-from mxa.training.run import train
+from mxa.training.run import state, train
 
 OPTIM = OptimConfig(epochs=3, batch_size=8, lr_batch_size=8, warmup_epochs=1, cooldown_epochs=1, ema_decay=0.9)
 
@@ -324,3 +326,87 @@ def test_alternative_weights_must_exist(config: TrainConfig) -> None:
 
 def test_bf16_trains(config: TrainConfig) -> None:
     assert train(replace(config, precision="bf16")).validation.auroc_macro is not None
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_chexpert: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
+    """The configuration of a finished run of one epoch; copy its folder before changing it."""
+    optim = replace(OPTIM, epochs=1, warmup_epochs=0, cooldown_epochs=0, ema_decay=0.0)
+    one = small_config(tiny_chexpert, tmp_path_factory.mktemp("finished") / "run", optim)
+    train(one)
+    return one
+
+
+def test_a_trained_model_has_operating_points_and_calibrations(finished: TrainConfig) -> None:
+    """Chosen on the validation split, of the model's own predictions, and of nothing else."""
+    model = Path(finished.out) / "model"
+    tuning = Tuning.from_dict(mxa.load(model).tuning, CHEXPERT14)
+    assert list(tuning.operating_points) == ["youden", "f1", "sensitivity=0.9", "specificity=0.9"]
+    assert list(tuning.calibrations) == ["temperature", "platt", "isotonic"]
+    valid = read(finished.data).split("valid")
+    assert tuning.fitted_on == {
+        "dataset": "chexpert",
+        "split": "valid",
+        "images": 16,
+        "fingerprint": valid.fingerprint(),
+    }
+    predicted = read_csv(Path(finished.out) / "validation" / "predictions.csv", CHEXPERT14)
+    for name, point in tuning.operating_points.items():
+        expected = choose_operating_point(Rule.parse(name), predicted.probability, valid.target, valid.mask, CHEXPERT14)
+        np.testing.assert_allclose(point.array(), expected.array(), atol=1e-6)
+        assert point.reasons == expected.reasons
+    assert "youden" in (model / "README.md").read_text()
+
+
+def test_test_labels_choose_nothing(finished: TrainConfig, tiny_chexpert: Path, tmp_path: Path) -> None:
+    """The same run beside other test labels and without test images gives the same model and thresholds."""
+    root = shutil.copytree(tiny_chexpert, tmp_path / "data") / "CheXpert-v1.0-small"
+    (root / "test.csv").write_text((root / "test.csv").read_text().replace(",0.0", ",1.0"))
+    again = replace(finished, data=DataOptions(root=str(tmp_path / "data")), out=str(tmp_path / "run"))
+    model = train(again).model
+    assert same_state(weights(tmp_path / "run"), weights(Path(finished.out)))
+    assert mxa.load(model).tuning == mxa.load(Path(finished.out) / "model").tuning
+
+
+def copied(finished: TrainConfig, tmp_path: Path) -> TrainConfig:
+    """A copy of the finished run in a folder of its own; its configuration names the folder, so it is rewritten."""
+    moved = replace(finished, out=str(tmp_path / "copy"))
+    shutil.copytree(finished.out, moved.out)
+    stored = Path(moved.out) / "config.yaml"
+    stored.write_text(stored.read_text().replace(finished.out, moved.out))
+    return moved
+
+
+@pytest.mark.filterwarnings("ignore:The dirpath has changed")  # the folder is a copy
+def test_how_far_a_run_is(finished: TrainConfig, tmp_path: Path) -> None:
+    assert state(replace(finished, out=str(tmp_path / "nothing"))) == "new"
+    (tmp_path / "empty").mkdir()
+    assert state(replace(finished, out=str(tmp_path / "empty"))) == "new"
+    assert state(finished) == "finished"
+    one = copied(finished, tmp_path)
+    folder = Path(one.out)
+    assert state(one) == "finished"
+    (folder / "model" / "config.json").unlink()
+    assert state(one) == "started", "a model that was being saved is saved again from its checkpoint"
+    assert not (folder / "model").exists()
+    assert (folder / "checkpoints" / "last.ckpt").is_file()
+    assert state(one) == "started"
+    assert train(one, resume=True).model == folder / "model"
+    assert state(one) == "finished"
+    shutil.rmtree(folder / "model")
+    (folder / "checkpoints" / "last.ckpt").unlink()
+    assert state(one) == "new", "a run that was killed before its first checkpoint starts anew"
+    assert not folder.exists()
+
+
+def test_a_run_of_another_configuration_is_left_alone(finished: TrainConfig, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"differs from .*config\.yaml"):
+        state(replace(finished, seed=9))
+    assert state(finished) == "finished"
+    mine = tmp_path / "mine"
+    (mine / "model").mkdir(parents=True)
+    (mine / "notes.txt").write_text("mine")
+    with pytest.raises(ConfigError, match=r"mine exists; choose another --out"):
+        state(replace(finished, out=str(mine)))
+    assert (mine / "notes.txt").read_text() == "mine"
+    assert (mine / "model").is_dir()
