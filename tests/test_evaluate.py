@@ -228,6 +228,7 @@ def test_decisions_have_one_point(files: Path, tmp_path: Path, quiet: dict[str, 
         one = found.measures.findings[name]
         assert one["sensitivity"].value == pytest.approx(recall_score(truth[name], scored[name]))
         assert str(one["log_loss"].reason).startswith("infinite")
+    assert not [name for name in found.measures.names if "_at_" in name], "there is no rate to fix"
     assert "decisions (0 or 1)" in str(quiet["notes"])
 
 
@@ -241,6 +242,19 @@ def test_images_become_studies(how: str, labels: str, files: Path, tmp_path: Pat
     for name, area in areas(truth.groupby(study, sort=False).max(), folded).items():
         assert found.evaluation.findings[name].auroc == pytest.approx(area)
     assert f"{how} over the images of a study" in quiet["provenance"]["cases"]  # type: ignore[index]
+
+
+def test_findings_of_ones_own(files: Path, tmp_path: Path, quiet: dict[str, object]) -> None:
+    own = {"Edema": "Wet lung", "Cardiomegaly": "Large heart"}
+    for name in ("predictions", "labels"):
+        frame = pd.read_csv(files / f"{name}.csv").drop(columns=["Atelectasis", "Pleural Effusion"])
+        frame.rename(columns=own).to_csv(tmp_path / f"{name}.csv", index=False)
+    with pytest.raises(DataError, match=r"unknown columns|no column is a finding"):
+        evaluate(sources(tmp_path), FEW, tmp_path / "out")
+    found = evaluate(sources(tmp_path, findings=["Large heart", "Wet lung"]), FEW, tmp_path / "out")
+    assert found.cases.labels.findings == ("Large heart", "Wet lung")
+    theirs = areas(*beside(files))
+    assert found.evaluation.findings["Wet lung"].auroc == pytest.approx(theirs["Edema"])
 
 
 def test_images_beside_studies_of_another_model(files: Path, tmp_path: Path, quiet: dict[str, object]) -> None:
@@ -442,6 +456,10 @@ def test_what_chooses_is_not_scored(files: Path, tmp_path: Path) -> None:
             {"model": Path("m"), "predictions": None, "labels": None, "valid_predictions": Path("v")},
             "a saved model has operating points of its own",
         ),
+        (
+            {"model": Path("m"), "predictions": None, "labels": None, "data": DataOptions("x"), "findings": ["A"]},
+            "a saved model has its own findings",
+        ),
     ],
 )
 def test_contradictions_are_refused(change: dict[str, object], message: str, files: Path) -> None:
@@ -494,7 +512,7 @@ def test_missing_files_are_named(files: Path, tmp_path: Path) -> None:
 
 
 def test_scoring_a_csv_needs_no_torch(files: Path, tmp_path: Path) -> None:
-    arguments = ["evaluate", "--replicates", "5", "--out", str(tmp_path / "out")]
+    arguments = ["evaluate", "--replicates", "20", "--out", str(tmp_path / "out")]
     arguments += ["--predictions", str(files / "board.csv"), "--labels", str(files / "groundtruth.csv")]
     code = (
         "import sys; from mxa.cli import main; code = main(sys.argv[1:]); "

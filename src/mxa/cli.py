@@ -217,6 +217,9 @@ def _evaluate_parser() -> ArgumentParser:
     parser.add_argument(
         "--readers", type=list[str], default=[], help="CSVs of human readers' decisions: 0, 1 or blank for each finding"
     )
+    parser.add_argument(
+        "--findings", type=list[str], default=[], help="the files' findings, where they are not CheXpert's or NIH's"
+    )
     parser.add_argument("--workers", type=int, default=0, help="loading processes")
     parser.add_class_arguments(AssessOptions)
     _add_data_options(parser, {"labels"})
@@ -295,9 +298,9 @@ def _evaluate(options: Namespace) -> int:
     from mxa.evaluate import Sources, evaluate
 
     parser = _evaluate_parser()
-    # Here --labels is a file; a data set has its own findings unless a model brings others.
-    findings = "nih14" if options.dataset == "nih" else "chexpert14"
-    data: DataOptions = _from_namespace(DataOptions, parser, options, root=options.data, labels=findings)
+    # Here --labels is a file; a data set has its own findings unless a model or --findings brings others.
+    own = "nih14" if options.dataset == "nih" else "chexpert14"
+    data: DataOptions = _from_namespace(DataOptions, parser, options, root=options.data, labels=own)
     sources = Sources(
         model=_path(options.model),
         predictions=_path(options.predictions),
@@ -309,6 +312,7 @@ def _evaluate(options: Namespace) -> int:
         against=_path(options.against),
         readers=[Path(file) for file in options.readers],
         aggregate=options.aggregate,
+        findings=options.findings,
     )
     looked_at: AssessOptions = _from_namespace(AssessOptions, parser, options)
     found = evaluate(sources, looked_at, Path(options.out), workers=options.workers)

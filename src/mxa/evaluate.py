@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,11 +16,12 @@ from mxa.evaluation.assessment import HALF, Assessment, AssessOptions, assess
 from mxa.evaluation.assessment_report import NUMBERS, write_assessment
 from mxa.evaluation.casefiles import PLURAL, comparable
 from mxa.evaluation.cases import Cases, cases_of, join
+from mxa.evaluation.notes import about_calibration, about_cases, about_comparison, about_labels
 from mxa.evaluation.predictions import FilePredictions, Predictions, read_predictions
 from mxa.evaluation.readers import read_readers
 from mxa.evaluation.reference import Reference, read_reference, reference_of
 from mxa.evaluation.tuning import Tuning, tune
-from mxa.labels import LabelPolicy, LabelSet
+from mxa.labels import LabelSet, label_set
 from mxa.version import __version__
 
 if TYPE_CHECKING:  # scoring a CSV needs no torch
@@ -51,6 +52,7 @@ class Sources:
         against: CSV of another model's predictions of the same cases.
         readers: CSVs of human readers' decisions.
         aggregate: max or mean over a study's images; None scores each image.
+        findings: of the files, where they are not CheXpert's or NIH's.
     """
 
     model: Path | None
@@ -63,6 +65,7 @@ class Sources:
     against: Path | None = None
     readers: Sequence[Path] = ()
     aggregate: str | None = None
+    findings: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         if (self.model is None) == (self.predictions is None):
@@ -80,6 +83,13 @@ class Sources:
             raise ConfigError("--labels and --data both say what is true; give one of them")
         if self.valid_labels and not self.valid_predictions:
             raise ConfigError("--valid_labels needs --valid_predictions, the predictions that they belong to")
+        if self.model is not None and self.findings:
+            raise ConfigError("a saved model has its own findings; --findings goes with --predictions")
+
+    @property
+    def label_set(self) -> LabelSet | None:
+        """The findings that the files may have; None stands for CheXpert's and NIH's."""
+        return label_set(self.findings) if self.findings else None
 
 
 def evaluate(sources: Sources, options: AssessOptions, out: Path, workers: int = 0) -> Assessment:
@@ -100,16 +110,16 @@ def evaluate(sources: Sources, options: AssessOptions, out: Path, workers: int =
     """
     _refuse(out)
     # A bad file is refused before a model has predicted for an hour.
-    other = None if sources.against is None else read_predictions(sources.against)
-    readers = read_readers(sources.readers)
+    other = None if sources.against is None else read_predictions(sources.against, sources.label_set)
+    readers = read_readers(sources.readers, sources.label_set)
     point = options.operating_point
     scored = _read(sources, other) if sources.model is None else _predict(sources, point, workers)
-    notes = [*scored.notes, *_about_labels(scored.reference, sources.data.policy), *_about_cases(scored.cases)]
-    notes += _about_calibration(scored)
+    notes = [*scored.notes, *about_labels(scored.reference, sources.data.policy), *about_cases(scored.cases)]
+    notes += about_calibration(scored.cases, scored.tuning)
     against = None
     if other is not None:
         against = _other_name(sources, scored.name), _beside(other, scored.reference, sources.aggregate)
-        notes += _about_comparison(scored.cases, *against)
+        notes += about_comparison(scored.cases, *against)
     found = assess(scored.cases, options, name=scored.name, tuning=scored.tuning, against=against, readers=readers)
     _make(out)
     if scored.predictions is not None:
@@ -208,10 +218,10 @@ def _chosen_on(classifier: "Classifier", tuning: Tuning, table: Table) -> str:
 def _read(sources: Sources, other: FilePredictions | None) -> _Scored:
     assert sources.predictions is not None  # Sources has seen to it
     if sources.labels is not None:
-        reference = read_reference(sources.labels, policy=sources.data.policy)
+        reference = read_reference(sources.labels, sources.label_set, sources.data.policy)
     else:
-        reference = reference_of(_table(sources.data).split(sources.split))
-    predictions = read_predictions(sources.predictions)
+        reference = reference_of(_table(sources.data, sources.label_set).split(sources.split))
+    predictions = read_predictions(sources.predictions, sources.label_set)
     if sources.aggregate and not any(one is not None and one.unit == "image" for one in (predictions, other)):
         raise ConfigError(f"{sources.predictions} is by study already; leave --aggregate out")
     cases = _beside(predictions, reference, sources.aggregate)
@@ -232,12 +242,12 @@ def _beside(predictions: FilePredictions, reference: Reference, aggregate: str |
 def _validation(sources: Sources, predictions: Path) -> Cases:
     """The validation cases that choose operating points and calibrations."""
     if sources.valid_labels is not None:
-        reference = read_reference(sources.valid_labels, policy=sources.data.policy)
+        reference = read_reference(sources.valid_labels, sources.label_set, sources.data.policy)
     elif sources.data.root:
-        reference = reference_of(_table(sources.data).split("valid"))
+        reference = reference_of(_table(sources.data, sources.label_set).split("valid"))
     else:
         raise ConfigError("--valid_predictions needs --valid_labels, or --data with a validation split")
-    valid = _beside(read_predictions(predictions), reference, sources.aggregate)
+    valid = _beside(read_predictions(predictions, sources.label_set), reference, sources.aggregate)
     if valid.decisions_only:
         raise ConfigError(f"{predictions} holds decisions (0 and 1), which leave no threshold to choose")
     return valid
@@ -258,62 +268,6 @@ def _require_others(valid: Cases, cases: Cases) -> list[str]:
 
 def _named(cases: Cases) -> set[str]:
     return set(cases.patient) if cases.patients_known else set()
-
-
-def _about_labels(reference: Reference, policy: LabelPolicy) -> list[str]:
-    """Uncertain and blank labels are never taken for something in silence."""
-    hard = policy.hardened()
-    uncertain = ", ".join([hard.uncertain, *(f"{name} {value}" for name, value in hard.per_finding.items())])
-    counts = (
-        (reference.uncertain, "uncertain", "uncertain", uncertain),
-        (reference.blank, "blank (not mentioned)", "blank", hard.blank),
-    )
-    return [
-        f"{count} labels are {what}; --policy.{option} says what they count as: {value}."
-        for count, what, option, value in counts
-        if count
-    ]
-
-
-def _about_cases(cases: Cases) -> list[str]:
-    found = []
-    if not cases.patients_known:
-        found.append(
-            "No patients are named: every case counts as a patient of its own, so intervals may be too narrow."
-        )
-    if cases.decisions_only:
-        found.append(
-            "The predictions are decisions (0 or 1): each ROC curve has one point, and there is no calibration."
-        )
-    return found + _not("scored", cases.not_scored)
-
-
-def _about_comparison(cases: Cases, name: str, other: Cases) -> list[str]:
-    """A comparison has the findings that both models score."""
-    reasons = {finding: f"not scored for {name}" for finding in cases.labels if finding not in other.labels.findings}
-    reasons |= {finding: f"only scored for {name}" for finding in other.labels if finding not in cases.labels.findings}
-    return _not("compared", reasons)
-
-
-def _about_calibration(scored: _Scored) -> list[str]:
-    """Calibrations without some finding are not shown; one that could not be fitted leaves a finding as given."""
-    labels, calibrations = scored.cases.labels, scored.tuning.calibrations
-    known = {name for one in calibrations.values() for name in one.findings}  # all have the same
-    if calibrations and (lacking := [name for name in labels if name not in known]):
-        return [f"No calibration is shown: {', '.join(lacking)} (not annotated on validation)."]
-    found = []
-    for kind, one in calibrations.items():
-        found += _not(f"calibrated by {kind}", {name: one.reasons[name] for name in labels if name in one.reasons})
-    return found
-
-
-def _not(what: str, reasons: Mapping[str, str]) -> list[str]:
-    """One sentence for all findings, those with the same reason together."""
-    together: dict[str, list[str]] = {}
-    for name, reason in reasons.items():
-        together.setdefault(reason, []).append(name)
-    parts = [f"{', '.join(names)} ({reason})" for reason, names in together.items()]
-    return [f"Not {what}: {'; '.join(parts)}."] if parts else []
 
 
 def _other_name(sources: Sources, name: str) -> str:

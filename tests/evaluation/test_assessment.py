@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 from simulated import FIVE, cases, copied_rows, simulate
 
 from mxa.errors import ConfigError, DataError
@@ -333,3 +334,30 @@ def test_impossible_numbers_are_refused(option: dict[str, int]) -> None:
 def test_options_that_do_not_fit_the_cases_are_refused(unseen: Cases, option: dict, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         assess(unseen, replace(QUICK, **option), name="m")
+
+
+def test_a_rate_of_0_or_1_has_the_exact_interval_with_a_trial_per_patient(unseen: Cases) -> None:
+    """In every replicate it is the same, which says nothing of how sure it is."""
+    sure = replace(unseen, probability=np.where(unseen.target == 1, 0.9, 0.6), logit=None)
+    found = assess(sure, QUICK, name="m")
+    for j, name in enumerate(unseen.labels):
+        truth, kept = unseen.target[:, j], unseen.mask[:, j]
+        for rate, rows, hits in (
+            (found.sensitivity, kept & (truth == 1), 1),
+            (found.specificity, kept & (truth == 0), 0),
+        ):
+            n = len({patient for patient, one in zip(unseen.patient, rows, strict=True) if one})
+            interval = rate.findings[name]
+            if n == 0:
+                assert interval is None
+                continue
+            expected = binomtest(hits * n, n).proportion_ci(0.9, method="exact")
+            assert interval is not None
+            assert (interval.estimate, interval.low, interval.high) == pytest.approx(
+                (hits, expected.low, expected.high)
+            )
+
+
+def test_too_few_replicates_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"replicates must be at least 20"):
+        AssessOptions(replicates=19)

@@ -1,8 +1,9 @@
 """Intervals in words and numbers, and Holm's correction."""
 
 import pytest
+from scipy import stats
 
-from mxa.evaluation.intervals import Interval, holm, require_level
+from mxa.evaluation.intervals import Interval, exact_rate, holm, require_level
 
 
 def test_an_interval_in_words() -> None:
@@ -27,3 +28,17 @@ def test_holm_against_its_definition() -> None:
 def test_p_values_outside_their_range_are_refused() -> None:
     with pytest.raises(ValueError, match="p-values"):
         holm([1.5])
+
+
+@pytest.mark.parametrize(("hits", "trials"), [(0, 10), (10, 10), (3, 17), (1, 1)])
+def test_the_exact_interval_against_scipy(hits: int, trials: int) -> None:
+    expected = stats.binomtest(hits, trials).proportion_ci(0.9, method="exact")
+    found = exact_rate(hits, trials, 0.9)
+    assert (found.estimate, found.level) == (hits / trials, 0.9)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+
+
+@pytest.mark.parametrize(("hits", "trials"), [(-1, 3), (4, 3), (0, 0)])
+def test_impossible_counts_are_refused(hits: int, trials: int) -> None:
+    with pytest.raises(ValueError, match="impossible"):
+        exact_rate(hits, trials)

@@ -13,9 +13,9 @@ from mxa.evaluation.calibration import logit_of
 from mxa.evaluation.cases import Cases
 from mxa.evaluation.comparison import Comparison, compare
 from mxa.evaluation.delong import delong_interval
-from mxa.evaluation.intervals import Interval, require_level
+from mxa.evaluation.intervals import Interval, exact_rate, require_level
 from mxa.evaluation.measures import Measures, measure
-from mxa.evaluation.metrics import Evaluation, FloatArray, evaluate, evaluate_probability
+from mxa.evaluation.metrics import BoolArray, Evaluation, FloatArray, evaluate, evaluate_probability
 from mxa.evaluation.readers import Reader, ReaderPoint, count_under, reader_points
 from mxa.evaluation.scores import Reliability, reliability
 from mxa.evaluation.subgroups import AGE_BANDS, GroupResult, finding_groups, metadata_groups, score_groups
@@ -28,6 +28,8 @@ PREFERRED = "youden"
 UNCALIBRATED = "as given"
 POOLED = "All labels pooled"
 BAND_REPLICATES = 500
+FEWEST_REPLICATES = 20
+"""Of fewer the ends of an interval are mere chance."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +62,11 @@ class AssessOptions:
     def __post_init__(self) -> None:
         if not 0 < self.level < 1:
             raise ConfigError(f"level is {self.level!r}; give a number between 0 and 1, such as 0.95")
-        if self.replicates < 1 or self.min_count < 1 or self.seed < 0:
-            raise ConfigError("replicates and min_count must be at least 1, seed 0 or more")
+        if self.replicates < FEWEST_REPLICATES or self.min_count < 1 or self.seed < 0:
+            raise ConfigError(
+                f"replicates must be at least {FEWEST_REPLICATES}, min_count at least 1, seed 0 or more; got "
+                f"{self.replicates}, {self.min_count}, {self.seed}"
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +97,8 @@ class Assessment:
         thresholds: (L,) its thresholds, NaN where it has none.
         measures: all figures at that operating point.
         at_points: all figures at each operating point that was chosen, and at 0.5.
-        auroc, average_precision, sensitivity, specificity: bootstrap intervals.
+        auroc, average_precision, sensitivity, specificity: bootstrap intervals; of a sensitivity or specificity of
+            exactly 0 or 1 the exact one.
         auroc_micro: bootstrap interval of the pooled labels' AUROC.
         delong: DeLong's interval per finding; None where it is undefined.
         bands: of the ROC and precision-recall curves, per finding.
@@ -201,8 +207,8 @@ def assess(
         auroc=intervals(draws.auroc(rank, target, mask)),
         auroc_micro=draws.auroc_micro(rank, target, mask).interval(0, options.level),
         average_precision=intervals(draws.average_precision(rank, target, mask), "percentile"),
-        sensitivity=intervals(draws.rate(called, positive)),
-        specificity=intervals(draws.rate(~called, negative)),
+        sensitivity=_with_exact_ends(intervals(draws.rate(called, positive)), cases, positive),
+        specificity=_with_exact_ends(intervals(draws.rate(~called, negative)), cases, negative),
         delong=_delong(cases, options.level),
         bands=dict(zip(cases.labels, bands, strict=True)),
         calibrations={key: measured(one, np.full(len(cases.labels), 0.5), {}) for key, one in calibrated.items()},
@@ -214,6 +220,18 @@ def assess(
         comparison=None if against is None else compare(cases, against[1], draws, (name, against[0]), options.level),
         cooccurrence=_cooccurrence(cases, thresholds),
     )
+
+
+def _with_exact_ends(found: Intervals, cases: Cases, counted: BoolArray) -> Intervals:
+    """A rate of exactly 0 or 1 is so in every replicate: in their place its exact interval, one trial per patient."""
+    patient = np.asarray(cases.patient)
+    ends: dict[str, Interval | None] = {}
+    for j, (name, one) in enumerate(found.findings.items()):
+        ends[name] = one
+        if one is not None and one.estimate in (0, 1):
+            trials = len(np.unique(patient[counted[:, j]]))
+            ends[name] = exact_rate(round(one.estimate) * trials, trials, one.level)
+    return Intervals(ends, found.macro)
 
 
 def _evaluation(cases: Cases) -> Evaluation:

@@ -78,8 +78,9 @@ def results(found: Assessment) -> Table:
     options, over = found.options, measured.macro["auroc"].over
     caption = (
         f"{found.name}. With {100 * options.level:g}% intervals over patients (bootstrap, {options.replicates} "
-        f"replicates; BCa, average precision percentile). Operating point: {_point(found)}. The mean AUROC is over "
-        f"{len(over)} of {len(found.cases.labels)} findings; what is undefined is never averaged in."
+        "replicates; BCa, average precision percentile; exact where a rate is 0 or 1). Operating point: "
+        f"{_point(found)}. The mean AUROC is over {len(over)} of {len(found.cases.labels)} findings; what is "
+        "undefined is never averaged in."
     )
     if without := int(np.isnan(found.thresholds).sum()):
         caption += f" Pooled and mean sensitivity and specificity leave out the {without} findings without a threshold."
@@ -253,6 +254,8 @@ def _signed(interval: Interval | None, missing: str = NONE) -> str:
 def _words(interval: Interval | None, measure: Measure | None = None) -> str:
     if interval is not None:
         return str(interval)
+    if measure is not None and measure.value is not None:
+        return f"{measure.value:.3f} (no interval)"  # undefined in every replicate
     return (measure.reason if measure is not None else None) or NONE
 
 

@@ -1,8 +1,10 @@
-"""Intervals, and Holm's correction for looking at several of them."""
+"""Intervals, the exact one of a rate, and Holm's correction for looking at several p-values."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
+
+from scipy import stats
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,25 @@ def require_level(level: float) -> None:
     """
     if not 0 < level < 1:
         raise ValueError(f"level must be in (0, 1), got {level}")
+
+
+def exact_rate(hits: int, trials: int, level: float = 0.95) -> Interval:
+    """Clopper and Pearson's interval of a rate (Biometrika 1934): never too narrow, also at 0 of n and n of n.
+
+    Args:
+        hits: in [0, trials].
+        trials: independent ones, at least 1.
+        level: coverage at least.
+
+    Raises:
+        ValueError: the counts or the level are impossible.
+    """
+    require_level(level)
+    if not 0 <= hits <= trials or trials < 1:
+        raise ValueError(f"{hits} hits in {trials} trials are impossible")
+    low = stats.beta.ppf((1 - level) / 2, hits, trials - hits + 1) if hits else 0.0
+    high = stats.beta.ppf((1 + level) / 2, hits + 1, trials - hits) if hits < trials else 1.0
+    return Interval(hits / trials, float(low), float(high), level)
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:

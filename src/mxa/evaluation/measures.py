@@ -103,7 +103,8 @@ def measure(
         thresholds: (L,) a case is called positive above it; NaN where the operating point has none.
         missing: why, by finding, for these.
         at_specificity: fixed specificity in [0, 1] at which sensitivity is read.
-        at_sensitivity: fixed sensitivity in [0, 1] at which specificity is read.
+        at_sensitivity: fixed sensitivity in [0, 1] at which specificity is read. Neither is a figure of decisions (0
+            or 1), which have one sensitivity and one specificity each.
 
     Raises:
         ConfigError: a fixed rate is outside [0, 1].
@@ -114,7 +115,7 @@ def measure(
     for what, rate in (("at_specificity", at_specificity), ("at_sensitivity", at_sensitivity)):
         if not 0 <= rate <= 1:
             raise ConfigError(f"{what} is {rate}; give a number in [0, 1], such as 0.9")
-    figures = _figures(at_specificity, at_sensitivity)
+    figures = _ALWAYS if cases.decisions_only else _ALWAYS | _at_fixed_rates(at_specificity, at_sensitivity)
     parts = _elements(cases, thresholds, missing or {})
     findings = {name: _row(part, figures) for name, part in zip(cases.labels, parts, strict=True)}
     with_threshold = [part for part in parts if part.threshold_reason is None]
@@ -127,22 +128,20 @@ def measure(
 Figure = Callable[[_Elements], float]
 
 
-def _figures(at_specificity: float, at_sensitivity: float) -> dict[str, tuple[Figure, bool]]:
-    """Name to function, and whether it needs both classes."""
+# Name to function, and whether it needs both classes.
+_ALWAYS: dict[str, tuple[Figure, bool]] = {
+    "auroc": (lambda e: auroc(e.rank, e.truth), True),
+    "average_precision": (lambda e: average_precision(e.rank, e.truth), True),
+    "brier": (lambda e: brier(e.probability, e.truth), False),
+    "log_loss": (lambda e: float(np.abs(e.log_likelihood.mean())), False),
+    "ece": (lambda e: calibration_error(e.probability, e.truth, ECE_BINS), False),
+}
+
+
+def _at_fixed_rates(specificity: float, sensitivity: float) -> dict[str, tuple[Figure, bool]]:
     return {
-        "auroc": (lambda e: auroc(e.rank, e.truth), True),
-        "average_precision": (lambda e: average_precision(e.rank, e.truth), True),
-        "brier": (lambda e: brier(e.probability, e.truth), False),
-        "log_loss": (lambda e: float(np.abs(e.log_likelihood.mean())), False),
-        "ece": (lambda e: calibration_error(e.probability, e.truth, ECE_BINS), False),
-        f"sensitivity_at_specificity_{at_specificity:g}": (
-            lambda e: sensitivity_at(at_specificity, e.rank, e.truth),
-            True,
-        ),
-        f"specificity_at_sensitivity_{at_sensitivity:g}": (
-            lambda e: specificity_at(at_sensitivity, e.rank, e.truth),
-            True,
-        ),
+        f"sensitivity_at_specificity_{specificity:g}": (lambda e: sensitivity_at(specificity, e.rank, e.truth), True),
+        f"specificity_at_sensitivity_{sensitivity:g}": (lambda e: specificity_at(sensitivity, e.rank, e.truth), True),
     }
 
 

@@ -95,7 +95,7 @@ def tune(
 
     Raises:
         ConfigError: a rule or kind is unknown.
-        DataError: the labels are illegal, or a calibration is impossible.
+        DataError: the labels are illegal, or nothing is annotated.
     """
     labels, y, counted = cases.labels, cases.target, cases.mask
     points = {
