@@ -34,7 +34,7 @@ format: setup
 	$(BIN)/ruff format .
 
 bench: setup
-	for script in phantom block distillation bootstrap; do $(BIN)/python benchmarks/$$script.py || exit 1; done
+	for script in phantom block distillation bootstrap loading; do $(BIN)/python benchmarks/$$script.py || exit 1; done
 
 clean:
 	rm -rf .venv build dist runs .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -227,7 +227,7 @@ def test_a_data_set_gives_the_labels_and_chooses_for_a_csv(
 ) -> None:
     """--data in place of --labels, and beside it for the validation split."""
     valid = str(trained / "validation" / "predictions.csv")
-    data = ("--data", str(tiny_chexpert), "--replicates", "10")
+    data = ("--data", str(tiny_chexpert), "--replicates", "20")
     assert run("evaluate", "--predictions", valid, *data, "--out", str(tmp_path / "a")) == 0
     metrics = json.loads((tmp_path / "a" / "metrics.json").read_text())
     during_training = json.loads((trained / "validation" / "metrics.json").read_text())

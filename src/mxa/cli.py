@@ -15,6 +15,7 @@ from mxa.data.options import DataOptions, read
 from mxa.errors import ConfigError, MxaError
 from mxa.evaluation.assessment import AssessOptions
 from mxa.evaluation.casefiles import PLURAL
+from mxa.preprocess import Preprocess
 from mxa.reproduce.config import ReproduceConfig
 from mxa.training.config import TrainConfig
 from mxa.version import __version__
@@ -84,6 +85,7 @@ def _parser() -> ArgumentParser:
     data_commands.add_subcommand(
         "phantom", _phantom_parser(), help="draw a data set of phantom radiographs in CheXpert's layout"
     )
+    data_commands.add_subcommand("pack", _pack_parser(), help="decode and resize once, for all runs")
     data_commands.add_subcommand("check", _check_parser(), help="look for broken images and labels")
     return parser
 
@@ -168,6 +170,23 @@ def _phantom_parser() -> ArgumentParser:
     parser.add_argument("--size", type=int, default=320, help="short side in pixels")
     parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same files")
     parser.add_argument("--workers", type=int, default=None, help="drawing processes; default one per processor")
+    return parser
+
+
+def _pack_parser() -> ArgumentParser:
+    parser = ArgumentParser(
+        allow_abbrev=False,
+        description="Decode and resize a data set's pictures once, into one memory map that all runs share (`mxa train "
+        "--pack DIR`). A killed run goes on when it is called again. `mxa data pack DIR --verify` checks a pack.",
+    )
+    parser.add_argument("root", type=str, help="the data set's folder; with --verify the pack's")
+    parser.add_argument("--out", type=str | None, default=None, help="new folder for the pack")
+    parser.add_argument("--verify", action="store_true", help="compare a pack with its checksums instead")
+    parser.add_argument("--max_rejects", type=int, default=0, help="unreadable pictures that may be left out")
+    parser.add_argument("--full_decode", action="store_true", help="decode large JPEGs in full, several times as slow")
+    parser.add_argument("--workers", type=int | None, default=None, help="decoding threads; default one per processor")
+    parser.add_class_arguments(Preprocess, "preprocess", skip={"mean", "std", "version"})
+    _add_data_options(parser, set())
     return parser
 
 
@@ -387,6 +406,33 @@ def _check(options: Namespace) -> int:
     return 1 if problems else 0
 
 
+def _pack(options: Namespace) -> int:
+    from mxa.data.packing import make_pack, verify_pack
+
+    if options.verify == (options.out is not None):
+        raise ConfigError("give either --out, the new pack's folder, or --verify")
+    if options.verify:
+        with tqdm(unit="image", disable=None) as bar:
+            wrong = verify_pack(Path(options.root), progress=_advance(bar))
+        print("\n".join(wrong) if wrong else f"{options.root}: every block is what it was")
+        return 1 if wrong else 0
+    parser = _pack_parser()
+    table = read(_data_options(parser, options, options.root))
+    contract: Preprocess = parser.instantiate(options)["preprocess"]
+    with tqdm(unit="image", disable=None) as bar:
+        out = make_pack(
+            table,
+            Path(options.out),
+            contract,
+            reduced=not options.full_decode,
+            allowed=options.max_rejects,
+            workers=options.workers,
+            progress=_advance(bar),
+        )
+    print(f"{out}: {len(table)} pictures of {options.root}, {contract.size} px; train with --pack {out}")
+    return 0
+
+
 def _phantom(options: Namespace) -> int:
     from mxa.data.phantom import make_phantom
 
@@ -435,6 +481,7 @@ COMMANDS: dict[str, Callable[[Namespace], int]] = {
     "teacher predict": _teacher_predict,
     "data phantom": _phantom,
     "data check": _check,
+    "data pack": _pack,
 }
 
 

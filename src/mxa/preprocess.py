@@ -117,6 +117,10 @@ class Preprocess:
         """
         return pixels * (1 / (255 * self.std)) - self.mean / self.std  # type: ignore[operator, return-value]
 
+    def pixel_fields(self) -> dict[str, Any]:
+        """The fields that decide the 8-bit pixels of step 2; what is stored of pictures is of these."""
+        return {name: value for name, value in asdict(self).items() if name not in {"mean", "std"}}
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         return asdict(self)

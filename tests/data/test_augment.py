@@ -51,19 +51,19 @@ def test_named_extras_are_off_by_default() -> None:
     assert off.is_off
     assert (Augmenter(off, 0, 0)(PICTURE, 0, 0) == PICTURE).all()
     for name, value in (("horizontal_flip", 0.5), ("crop_min_area", 0.5), ("erase", 0.5)):
-        assert not Augment(**{"randaugment": "", name: value}).is_off
+        assert not Augment(**{"randaugment": "", "implementation": "timm", name: value}).is_off
 
 
 def test_flip() -> None:
-    always = Augmenter(Augment(randaugment="", horizontal_flip=1.0), 0, 0)
+    always = Augmenter(Augment(randaugment="", implementation="timm", horizontal_flip=1.0), 0, 0)
     assert (always(PICTURE, 0, 0) == PICTURE[:, ::-1]).all()
-    half = Augmenter(Augment(randaugment="", horizontal_flip=0.5), 0, 0)
+    half = Augmenter(Augment(randaugment="", implementation="timm", horizontal_flip=0.5), 0, 0)
     flipped = sum((half(PICTURE, 0, row) != PICTURE).any() for row in range(400))
     assert 160 < flipped < 240
 
 
 def test_erase_fills_a_patch_of_the_stated_area() -> None:
-    augmenter = Augmenter(Augment(randaugment="", erase=1.0), 0, fill=7)
+    augmenter = Augmenter(Augment(randaugment="", implementation="timm", erase=1.0), 0, fill=7)
     bright = np.full((100, 100), 200, np.uint8)
     for row in range(100):
         erased = augmenter(bright, 0, row)
@@ -75,7 +75,7 @@ def test_erase_fills_a_patch_of_the_stated_area() -> None:
 
 def test_crop_keeps_the_size_and_the_stated_area() -> None:
     ramp = np.tile(np.arange(100, dtype=np.uint8) * 2, (100, 1))
-    augmenter = Augmenter(Augment(randaugment="", crop_min_area=0.25), 0, 0)
+    augmenter = Augmenter(Augment(randaugment="", implementation="timm", crop_min_area=0.25), 0, 0)
     widths = []
     for row in range(100):
         cropped = augmenter(ramp, 0, row)
@@ -102,3 +102,19 @@ def test_wrong_values_are_named(options: dict[str, float], named: str) -> None:
 def test_a_misspelt_randaugment_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"augment\.randaugment is 'rend-m5'"):
         Augmenter(Augment(randaugment="rend-m5"), 0, 0)
+
+
+def test_extras_need_the_path_that_does_them() -> None:
+    for extra in ({"horizontal_flip": 0.5}, {"crop_min_area": 0.5}, {"erase": 0.1}):
+        with pytest.raises(ConfigError, match=r"give augment\.implementation: timm"):
+            Augment(**extra)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"augment\.implementation is 'gpu'; choose one of batch, timm"):
+        Augment(implementation="gpu")
+
+
+def test_where_it_happens() -> None:
+    assert (Augment().by_batch, Augment().by_picture) == (True, False)
+    timm = Augment(implementation="timm")
+    assert (timm.by_batch, timm.by_picture) == (False, True)
+    off = Augment(randaugment="")
+    assert (off.by_batch, off.by_picture, off.is_off) == (False, False, True)

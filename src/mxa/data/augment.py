@@ -1,7 +1,7 @@
-"""Augmentation of one radiograph on the CPU: timm's RandAugment, the paper's [6.2], and three named extras, all off.
+"""What augmentation there is, and that of single pictures on the CPU: timm's RandAugment [6.2] and three named extras.
 
-Every picture's randomness comes from (seed, epoch, row) alone, so that it depends neither on the number of workers nor
-on the order of loading.
+:mod:`mxa.data.batch_augment` does RandAugment on whole batches instead. Every picture's randomness comes from (seed,
+epoch, row) alone, so that it depends neither on the number of workers nor on the order of loading.
 
 The extras are off because of what they do to a radiograph's labels (spec, known mistake 10): a flip moves the heart to
 the other side, a random crop and an erased patch can remove a finding whose label stays.
@@ -18,6 +18,7 @@ from PIL import Image
 
 from mxa.errors import ConfigError
 
+IMPLEMENTATIONS = ("batch", "timm")
 Pixels = npt.NDArray[np.uint8]
 
 
@@ -31,6 +32,9 @@ class Augment:
 
     randaugment: str = "rand-m5-mstd0.2-inc2"
     """timm's RandAugment string, or empty for none."""
+    implementation: str = "batch"
+    """batch (a whole batch at once on the model's device; as timm's, moves bilinear) or timm (timm's own, picture by
+    picture in the loading processes; the extras below need it)."""
     horizontal_flip: float = 0.0
     """Probability of mirroring left and right. The heart changes sides: off by default."""
     crop_min_area: float = 1.0
@@ -40,6 +44,10 @@ class Augment:
     """Probability of erasing a random patch (2 to 33% of the area). Findings can be erased: off by default."""
 
     def __post_init__(self) -> None:
+        if self.implementation not in IMPLEMENTATIONS:
+            raise ConfigError(
+                f"augment.implementation is {self.implementation!r}; choose one of {', '.join(IMPLEMENTATIONS)}"
+            )
         for name in ("horizontal_flip", "erase"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"augment.{name} is {getattr(self, name)!r}; it is a probability, from 0 to 1")
@@ -48,10 +56,27 @@ class Augment:
                 f"augment.crop_min_area is {self.crop_min_area!r}; it is a fraction of the area, over 0, at most 1"
             )
 
+        if self.implementation == "batch" and self._has_extras:
+            raise ConfigError("flips, crops and erasing are done picture by picture: give augment.implementation: timm")
+
     @property
     def is_off(self) -> bool:
         """True where training pictures pass unchanged."""
-        return not self.randaugment and self.horizontal_flip == 0 and self.crop_min_area == 1 and self.erase == 0
+        return not self.randaugment and not self._has_extras
+
+    @property
+    def by_picture(self) -> bool:
+        """True where the loading processes change single pictures."""
+        return self.implementation == "timm" and not self.is_off
+
+    @property
+    def by_batch(self) -> bool:
+        """True where whole batches are changed on the model's device."""
+        return self.implementation == "batch" and not self.is_off
+
+    @property
+    def _has_extras(self) -> bool:
+        return not (self.horizontal_flip == 0 and self.crop_min_area == 1 and self.erase == 0)
 
 
 @contextmanager

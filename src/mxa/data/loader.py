@@ -44,9 +44,10 @@ class RadiographDataset(Dataset[Batch]):
     Args:
         table: N images with targets and masks.
         preprocess: the contract.
-        pixels: (N, S, S) uint8 decoded beforehand (:func:`mxa.data.decode.decode_all`), or None to decode each image
-            when asked.
+        pixels: uint8 decoded beforehand: (N, S, S) of :func:`mxa.data.decode.decode_all`, or the whole memory map of
+            a pack; None decodes each image when asked.
         augmenter: changes single pictures, or None.
+        positions: (N,) row of each image in a pack's memory map; None where ``pixels`` has the table's own order.
     """
 
     def __init__(
@@ -55,14 +56,18 @@ class RadiographDataset(Dataset[Batch]):
         preprocess: Preprocess,
         pixels: npt.NDArray[np.uint8] | None = None,
         augmenter: Augmenter | None = None,
+        positions: npt.NDArray[np.int64] | None = None,
     ) -> None:
         self.preprocess = preprocess
         self.augmenter = augmenter
         self.files = table.files()
         self.target = torch.from_numpy(table.target)
         self.mask = torch.from_numpy(table.mask)
-        # Shared memory: worker processes see it without a copy, whether they are forked or spawned.
-        self.pixels = None if pixels is None else torch.from_numpy(pixels).share_memory_()
+        self.pixels = None if pixels is None else torch.from_numpy(pixels)
+        self.positions = None if positions is None else torch.from_numpy(positions)
+        if self.pixels is not None and positions is None:
+            # Worker processes see it without a copy, whether they are forked or spawned; a memory map is shared anyway.
+            self.pixels.share_memory_()
 
     def __len__(self) -> int:
         return len(self.files)
@@ -70,15 +75,21 @@ class RadiographDataset(Dataset[Batch]):
     def __getitems__(self, keys: Sequence[Key]) -> Batch:
         """One whole batch: without augmentation a single indexing of the decoded pixels."""
         rows = torch.tensor([row for _, row in keys])
-        if self.pixels is not None and self.augmenter is None:
-            image = self.pixels[rows]
-        else:
-            image = torch.from_numpy(np.stack([self._picture(epoch, row) for epoch, row in keys]))
+        image = self.decoded(rows)
+        if self.augmenter is not None:
+            pictures = zip(image.numpy(), keys, strict=True)
+            image = torch.from_numpy(np.stack([self.augmenter(picture, *key) for picture, key in pictures]))
         return Batch(image.unsqueeze(1), self.target[rows], self.mask[rows], rows)
 
-    def _picture(self, epoch: int, row: int) -> npt.NDArray[np.uint8]:
-        pixels = decode(self.files[row], self.preprocess) if self.pixels is None else self.pixels[row].numpy()
-        return pixels if self.augmenter is None else self.augmenter(pixels, epoch, row)
+    def decoded(self, rows: Tensor) -> Tensor:
+        """(B,) rows -> (B, S, S) uint8 as the contract makes them, before any augmentation.
+
+        Raises:
+            DataError: an image that is decoded now cannot be read.
+        """
+        if self.pixels is None:
+            return torch.from_numpy(np.stack([decode(self.files[row], self.preprocess) for row in rows.tolist()]))
+        return self.pixels[rows if self.positions is None else self.positions[rows]]
 
 
 class EpochSampler(Sampler[Key]):

@@ -85,7 +85,7 @@ class Comparison:
             "second": self.second,
             "macro": macro,
             "findings": {name: one.to_dict() for name, one in self.findings.items()},
-            "delong_assumes_one_case_per_patient": self.clustered,
+            "several_cases_per_patient": self.clustered,
         }
 
 

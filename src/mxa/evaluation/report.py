@@ -58,6 +58,7 @@ footer { margin-top: 2rem; border-top: 1px solid #ccc; padding-top: 0.5rem; font
 @media print {
   body { max-width: none; padding: 0; font-size: 10pt; }
   .scroll { overflow: visible; }
+  td { white-space: normal; }
   caption { max-width: none; }
   .chart img { min-width: 0; }
   img { max-height: 22cm; object-fit: contain; }

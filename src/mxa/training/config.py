@@ -152,6 +152,8 @@ class TrainConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     kd: KdConfig = field(default_factory=KdConfig)
+    pack: str = ""
+    """Pack of the data (`mxa data pack`) to take the pictures from, instead of decoding them in every run."""
     precision: str = "auto"
     """auto (bf16 autocast on a GPU that has it, else 32-bit), 32 or bf16."""
     cache_gib: float = 4.0

@@ -4,8 +4,10 @@ import logging
 import os
 
 from mxa.data.augment import Augmenter
+from mxa.data.batch_augment import BatchAugmenter, RandAugment
 from mxa.data.decode import decode_all
 from mxa.data.loader import EpochSampler, RadiographDataset, ResumableLoader, make_loader
+from mxa.data.pack import open_pack
 from mxa.data.table import Table
 from mxa.training.config import TrainConfig
 
@@ -13,33 +15,66 @@ log = logging.getLogger(__name__)
 
 
 def make_loaders(config: TrainConfig, table: Table) -> tuple[ResumableLoader, ResumableLoader]:
-    """Decode what fits into memory, and make both loaders.
+    """Open the pack, or decode what fits into memory, and make both loaders.
 
     Raises:
-        DataError: an image that is decoded now cannot be read; the message names it.
-        ConfigError: the augmentation is unknown.
+        DataError: an image that is decoded now cannot be read, or is not in the pack; the message names it.
+        ConfigError: the augmentation is unknown, or the pack is of another contract.
     """
     parts = [table.split("train"), table.split("valid")]
-    augmenter = None
-    if not config.augment.is_off:
-        augmenter = Augmenter(config.augment, config.seed, fill=round(255 * config.preprocess.mean))
-    images = sum(map(len, parts))
-    cached = images * config.preprocess.size**2 <= config.cache_gib * 2**30
-    if cached:
-        log.info("decoding %d images into memory", images)
-    pixels = [decode_all(part.files(), config.preprocess) if cached else None for part in parts]
-    training = RadiographDataset(parts[0], config.preprocess, pixels[0], augmenter)
-    validation = RadiographDataset(parts[1], config.preprocess, pixels[1])
+    augmenter = Augmenter(config.augment, config.seed, fill(config)) if config.augment.by_picture else None
+    cached = sum(map(len, parts)) * config.preprocess.size**2 <= config.cache_gib * 2**30
+    if cached and not config.pack:
+        log.info("decoding %d images into memory", sum(map(len, parts)))
+    training, validation = (make_dataset(config, part, cached=cached) for part in parts)
+    training.augmenter = augmenter
     order = EpochSampler(len(training), shuffle=True, seed=config.seed)
     size = config.optim.batch_size
     return (
         make_loader(
-            training, order, size, workers=loading_processes(config, cached and augmenter is None), drop_last=True
+            training,
+            order,
+            size,
+            workers=loading_processes(config, training.pixels is not None and augmenter is None),
+            drop_last=True,
         ),
         make_loader(
-            validation, EpochSampler(len(validation), shuffle=False), size, workers=loading_processes(config, cached)
+            validation,
+            EpochSampler(len(validation), shuffle=False),
+            size,
+            workers=loading_processes(config, validation.pixels is not None),
         ),
     )
+
+
+def batch_augmenter(config: TrainConfig) -> BatchAugmenter | None:
+    """What changes whole training batches on the model's device, or None.
+
+    Raises:
+        ConfigError: the RandAugment string is not understood.
+    """
+    if not config.augment.by_batch:
+        return None
+    return BatchAugmenter(RandAugment.parse(config.augment.randaugment), config.seed, fill(config))
+
+
+def fill(config: TrainConfig) -> int:
+    """The grey of what comes in from outside a moved picture: the contract's mean."""
+    return round(255 * config.preprocess.mean)
+
+
+def make_dataset(config: TrainConfig, part: Table, *, cached: bool) -> RadiographDataset:
+    """A table's pictures without augmentation: from the run's pack, decoded into memory now, or each when asked.
+
+    Raises:
+        ConfigError: the pack is of another contract.
+        DataError: the pack is damaged or lacks a picture, or an image that is decoded now cannot be read.
+    """
+    if config.pack:
+        pack = open_pack(config.pack, config.preprocess)
+        return RadiographDataset(part, config.preprocess, pack.pixels, positions=pack.rows_of(part))
+    pixels = decode_all(part.files(), config.preprocess) if cached else None
+    return RadiographDataset(part, config.preprocess, pixels)
 
 
 def loading_processes(config: TrainConfig, light: bool) -> int:

@@ -10,6 +10,7 @@ from timm.scheduler import CosineLRScheduler
 from timm.utils import adaptive_clip_grad
 from torch import Tensor, nn
 
+from mxa.data.batch_augment import BatchAugmenter, Layer
 from mxa.data.loader import Batch, ResumableLoader
 from mxa.errors import DataError
 from mxa.evaluation.metrics import Evaluation, evaluate
@@ -35,6 +36,7 @@ class ClassifierModule(lt.LightningModule):
         labels: the L findings.
         files: names of the training rows, for the message when the loss is not finite.
         distiller: the teacher's loss, or None. It is no submodule: the teacher is neither trained nor saved.
+        augmenter: changes whole training batches on the model's device, or None.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class ClassifierModule(lt.LightningModule):
         labels: LabelSet,
         files: list[str],
         distiller: Distiller | None = None,
+        augmenter: BatchAugmenter | None = None,
     ) -> None:
         super().__init__()
         # Convolutions run a third faster in this memory order; it changes no value's meaning.
@@ -54,6 +57,8 @@ class ClassifierModule(lt.LightningModule):
         self.labels = labels
         self.files = files
         self.distiller = distiller
+        self.augmenter = augmenter
+        self._plan: list[Layer] = []
         self.ema = Ema(model, optim.ema_decay) if optim.ema_decay else None
         self.evaluations: dict[str, Evaluation] = {}
         self._outputs: dict[str, list[np.ndarray]] = {}
@@ -81,6 +86,18 @@ class ClassifierModule(lt.LightningModule):
         """Each epoch has its own mean of the teacher's weights."""
         if self.distiller is not None:
             self.distiller.start_epoch()
+
+    def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Plan a training batch's augmentation while its rows are still on the CPU: nothing waits for the device."""
+        if self.augmenter is not None and self.trainer.training:
+            self._plan = self.augmenter.plan(self.current_epoch, batch.row.numpy())
+        return batch
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Carry the plan out where the model is; a live teacher then sees the same pictures."""
+        if self.augmenter is None or not self.trainer.training:
+            return batch
+        return batch._replace(image=self.augmenter.apply(batch.image, self._plan))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of one batch."""

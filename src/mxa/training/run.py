@@ -48,7 +48,7 @@ from mxa.training.callbacks import History, ProgressBar, StopPolitely
 from mxa.training.config import TrainConfig
 from mxa.training.distillation import Distiller, make_distiller, open_teacher
 from mxa.training.initial import initial_model
-from mxa.training.loaders import make_loaders
+from mxa.training.loaders import batch_augmenter, make_loaders
 from mxa.training.module import ClassifierModule, prefix
 from mxa.training.provenance import environment
 
@@ -99,7 +99,9 @@ def train(config: TrainConfig, *, resume: bool = False) -> RunResult:
     datasets = training.dataset, validation.dataset
     distiller = None if teacher is None else make_distiller(config, teacher, table, *datasets)
     files = table.split("train").frame["path"].tolist()
-    module = ClassifierModule(network, config.preprocess, config.optim, table.labels, files, distiller)
+    module = ClassifierModule(
+        network, config.preprocess, config.optim, table.labels, files, distiller, batch_augmenter(config)
+    )
     provenance = _describe_data(table, config)
     if checkpoint:
         _refuse_changes(folder, provenance, distiller)

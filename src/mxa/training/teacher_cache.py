@@ -29,7 +29,6 @@ import torch.nn.functional as nnf
 from numpy.lib.format import open_memmap
 from torch import Tensor
 
-from mxa.data.decode import decode
 from mxa.data.loader import EpochSampler, RadiographDataset, make_loader
 from mxa.data.options import read
 from mxa.data.table import Table
@@ -37,7 +36,7 @@ from mxa.errors import ArtifactError, ConfigError, DataError
 from mxa.models.teacher import Teacher, load_teachers, ready_teacher
 from mxa.preprocess import Preprocess
 from mxa.training.config import TrainConfig
-from mxa.training.loaders import loading_processes
+from mxa.training.loaders import loading_processes, make_dataset
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +51,6 @@ GLANCE_TOLERANCE = 3
 pictures by far more."""
 GLANCES_LOOKED_AT = 64
 """Pictures that are compared where they would have to be decoded for it."""
-_PIXEL_FIELDS = ("size", "fit", "interpolation", "wide_range", "version")
 
 Progress = Callable[[int, int], None]
 
@@ -82,13 +80,10 @@ class CachedRows:
         Raises:
             DataError: a picture differs from the one that the teacher saw, or cannot be read.
         """
-        if dataset.pixels is not None:
-            rows = np.arange(len(self.table))
-            seen = torch.cat([glance(part) for part in dataset.pixels.split(256)])
-        else:
+        rows = np.arange(len(self.table))
+        if dataset.pixels is None:
             rows = np.unique(np.linspace(0, len(self.table) - 1, GLANCES_LOOKED_AT).astype(np.int64))
-            pictures = [decode(dataset.files[row], dataset.preprocess) for row in rows]
-            seen = glance(torch.from_numpy(np.stack(pictures)))
+        seen = torch.cat([glance(dataset.decoded(part)) for part in torch.from_numpy(rows).split(256)])
         distance = np.abs(seen.numpy().astype(np.int64) - self.glances[rows]).max(axis=(1, 2))
         other = np.flatnonzero(distance > GLANCE_TOLERANCE)
         if len(other):
@@ -168,7 +163,7 @@ def fill_cache(config: TrainConfig, progress: Progress | None = None) -> Path:
     manifest = {
         "format_version": FORMAT_VERSION,
         "teachers": [one.describe() for one in models],
-        "pixels": _pixel_contract(config.preprocess),
+        "pixels": config.preprocess.pixel_fields(),
         "data": {"dataset": table.dataset, "fingerprint": table.fingerprint(), "images": len(rows)},
     }
     part = _Part.open(folder.with_name(f".{folder.name}.part"), manifest, len(rows), sum(teacher.adapter.widths))
@@ -183,8 +178,9 @@ def _score(teacher: Teacher, rows: Table, config: TrainConfig, part: "_Part", pr
     """Logits and glances of the rows that are not done."""
     order = EpochSampler(len(rows), shuffle=False)
     order.start_at(0, part.done)
-    workers = loading_processes(config, light=False)
-    for batch in make_loader(RadiographDataset(rows, config.preprocess), order, BATCH_SIZE, workers=workers):
+    workers = loading_processes(config, light=bool(config.pack))
+    dataset = make_dataset(config, rows, cached=False)
+    for batch in make_loader(dataset, order, BATCH_SIZE, workers=workers):
         raw = teacher.outputs(batch.image.to(teacher.known.device)).cpu()
         finite = raw.isfinite().all(dim=1)
         if not finite.all():
@@ -280,7 +276,7 @@ def open_cache(folder: Path, fingerprints: Sequence[str], preprocess: Preprocess
             f"{folder} holds the logits of other teachers: {named}; kd.teacher has {wanted}. Make a cache of these "
             "teachers with `mxa teacher predict`"
         )
-    for name, here in _pixel_contract(preprocess).items():
+    for name, here in preprocess.pixel_fields().items():
         if manifest["pixels"].get(name) != here:
             raise ConfigError(
                 f"{folder} was made with preprocess.{name} {manifest['pixels'].get(name)!r}, the run has {here!r}; use "
@@ -307,11 +303,6 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         if not (folder / name).is_file() or _sha256(folder / name) != expected:
             raise ArtifactError(f"{folder / name} is missing or damaged; make the cache again")
     return manifest
-
-
-def _pixel_contract(preprocess: Preprocess) -> dict[str, Any]:
-    """What decides the pixels before any scaling."""
-    return {name: getattr(preprocess, name) for name in _PIXEL_FIELDS}
 
 
 def _sha256(file: Path) -> str:

@@ -1,0 +1,228 @@
+"""Packs: made, gone on with, refused, verified, and trained from to the same bits as without one."""
+
+import csv
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from conftest import same_state, small_config, write_chexpert
+from mxa.data import packing
+from mxa.data.decode import decode, decode_all
+from mxa.data.loader import RadiographDataset
+from mxa.data.options import DataOptions, read
+from mxa.data.pack import INDEX, MANIFEST, PIXELS, REJECTS, open_pack
+from mxa.data.packing import make_pack, verify_pack
+from mxa.data.table import Table
+from mxa.errors import ConfigError, DataError
+from mxa.models.artifact import load
+from mxa.preprocess import Preprocess
+from mxa.training.config import KdConfig, OptimConfig
+from mxa.training.run import train
+from mxa.training.teacher_cache import fill_cache
+
+CONTRACT = Preprocess(size=32)
+OPTIM = OptimConfig(epochs=1, batch_size=8, lr_batch_size=8, warmup_epochs=0, cooldown_epochs=0)
+
+
+@pytest.fixture
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packing, "BLOCK", 16)
+
+
+@pytest.fixture
+def table(tiny_chexpert: Path) -> Table:
+    return read(DataOptions(root=str(tiny_chexpert)))
+
+
+def spoilt(folder: Path, names: int) -> tuple[Table, list[Path]]:
+    """A data set of which some pictures cannot be read."""
+    table = read(DataOptions(root=str(write_chexpert(folder, {"train": 12, "valid": 4}))))
+    broken = table.files()[3 : 3 + names]
+    for file in broken:
+        file.rename(file.with_suffix(".kept"))
+        file.write_text("no picture")
+    return table, broken
+
+
+def test_a_pack_holds_the_contracts_pixels(table: Table, tmp_path: Path, small_blocks: None) -> None:
+    seen: list[tuple[int, int]] = []
+    out = make_pack(table, tmp_path / "pack", CONTRACT, progress=lambda *at: seen.append(at))
+    pack = open_pack(out, CONTRACT)
+    np.testing.assert_array_equal(pack.pixels, decode_all(table.files(), CONTRACT))
+    assert seen[-1] == (len(table), len(table))
+    assert list(pack.paths) == table.frame["path"].tolist()
+    assert {file.name for file in out.iterdir()} == {PIXELS, INDEX, REJECTS, MANIFEST}
+    assert pd.read_parquet(out / INDEX)["split"].tolist() == table.frame["split"].tolist()
+    manifest = json.loads((out / MANIFEST).read_text())
+    assert manifest["data"] == {"dataset": "chexpert", "fingerprint": table.fingerprint()}
+    assert [block["start"] for block in manifest["blocks"]] == list(range(0, len(table), 16))
+    assert list(tmp_path.iterdir()) == [out], "nothing is left beside it"
+
+
+def test_scaling_is_the_models_and_does_not_matter(table: Table, tmp_path: Path) -> None:
+    out = make_pack(table.split("test"), tmp_path / "pack", CONTRACT)
+    open_pack(out, replace(CONTRACT, mean=0.5, std=0.5))
+    with pytest.raises(ConfigError, match=r"was packed with preprocess\.size 32, here 64"):
+        open_pack(out, replace(CONTRACT, size=64))
+    with pytest.raises(ConfigError, match=r"preprocess\.fit 'squash', here 'pad'"):
+        open_pack(out, replace(CONTRACT, fit="pad"))
+
+
+def test_a_killed_pack_goes_on(
+    table: Table, tmp_path: Path, small_blocks: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded: list[Path] = []
+
+    def watched(path: Path, *args: object, **options: object) -> np.ndarray:
+        decoded.append(path)
+        if len(decoded) == 40:
+            raise KeyboardInterrupt
+        return decode(path, *args, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(packing, "decode", watched)
+    with pytest.raises(KeyboardInterrupt):
+        make_pack(table, tmp_path / "pack", CONTRACT, workers=1)
+    assert not (tmp_path / "pack").exists()
+    with (tmp_path / ".pack.part" / packing.BLOCKS).open("a") as stream:
+        stream.write('{"start": 32, "st')  # the kill came while it noted a block
+    before = len(decoded)
+    out = make_pack(table, tmp_path / "pack", CONTRACT, workers=1)
+    assert len(decoded) - before == len(table) - 32, "two blocks of 16 were done"
+    np.testing.assert_array_equal(open_pack(out, CONTRACT).pixels, decode_all(table.files(), CONTRACT))
+    assert verify_pack(out) == []
+
+
+def test_another_contract_begins_anew(table: Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(packing._Part, "finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            make_pack(table, tmp_path / "pack", CONTRACT)
+    other = replace(CONTRACT, fit="pad")
+    out = make_pack(table, tmp_path / "pack", other)
+    np.testing.assert_array_equal(open_pack(out, other).pixels, decode_all(table.files(), other))
+
+
+def test_unreadable_pictures_stop_it_and_are_all_listed(tmp_path: Path, small_blocks: None) -> None:
+    table, broken = spoilt(tmp_path / "data", 2)
+    with pytest.raises(DataError, match=r"2 of 32 pictures cannot be read .*not an image.*rejects\.csv") as error:
+        make_pack(table, tmp_path / "pack", CONTRACT, allowed=1)
+    assert not (tmp_path / "pack").exists()
+    listed = tmp_path / ".pack.part" / REJECTS
+    assert str(listed) in str(error.value)
+    with listed.open() as stream:
+        assert [row["path"] for row in csv.DictReader(stream)] == table.frame["path"][3:5].tolist()
+    for file in broken:  # mended: the same call goes on
+        shutil.move(file.with_suffix(".kept"), file)
+    out = make_pack(table, tmp_path / "pack", CONTRACT)
+    np.testing.assert_array_equal(open_pack(out, CONTRACT).pixels, decode_all(table.files(), CONTRACT))
+    assert (out / REJECTS).read_text().splitlines() == ["path,reason"]
+
+
+def test_allowed_ones_are_left_out_and_missed_where_they_are_wanted(tmp_path: Path, small_blocks: None) -> None:
+    table, _ = spoilt(tmp_path / "data", 2)
+    out = make_pack(table, tmp_path / "pack", CONTRACT, allowed=2)
+    kept = table.take([row for row in range(len(table)) if row not in (3, 4)])
+    pack = open_pack(out, CONTRACT)
+    np.testing.assert_array_equal(pack.pixels[pack.rows_of(kept)], decode_all(kept.files(), CONTRACT))
+    assert len(pack.pixels) == 30
+    assert verify_pack(out) == []
+    with pytest.raises(DataError, match=r"lacks 2 of 32 pictures, such as train/.*rejects\.csv must be mended"):
+        pack.rows_of(table)
+
+
+def test_verify_finds_a_flipped_bit(table: Table, tmp_path: Path, small_blocks: None) -> None:
+    out = make_pack(table, tmp_path / "pack", CONTRACT)
+    pixels = np.load(out / PIXELS, mmap_mode="r+")
+    pixels[20, 3, 4] ^= 1
+    pixels.flush()
+    (message,) = verify_pack(out)
+    assert "rows 16 to 31 are damaged" in message
+
+
+def test_what_is_no_pack_is_refused(table: Table, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"is no pack: manifest\.json cannot be read"):
+        open_pack(tmp_path, CONTRACT)
+    out = make_pack(table.split("test"), tmp_path / "pack", CONTRACT)
+    with pytest.raises(ConfigError, match="exists"):
+        make_pack(table, out, CONTRACT)
+    np.save(out / PIXELS, np.zeros((3, 32, 32), np.uint8))
+    with pytest.raises(DataError, match=r"is damaged: pixels \(3, 32, 32\)"):
+        open_pack(out, CONTRACT)
+    (out / PIXELS).unlink()
+    with pytest.raises(DataError, match=r"is damaged .*pack again"):
+        open_pack(out, CONTRACT)
+    (out / MANIFEST).write_text('{"format_version": 99}')
+    with pytest.raises(DataError, match=r"format version 99"):
+        open_pack(out, CONTRACT)
+
+
+def test_what_is_written_to_a_batch_never_reaches_the_pack(table: Table, tmp_path: Path) -> None:
+    out = make_pack(table, tmp_path / "pack", CONTRACT)
+    pack = open_pack(out, CONTRACT)
+    part = table.split("valid")
+    dataset = RadiographDataset(part, CONTRACT, pack.pixels, positions=pack.rows_of(part))
+    batch = dataset.__getitems__([(0, 2), (0, 0)])
+    expected = np.stack([decode(part.files()[row], CONTRACT) for row in (2, 0)])
+    np.testing.assert_array_equal(batch.image[:, 0], expected)
+    batch.image.zero_()
+    assert dataset.pixels is not None
+    dataset.pixels[:] = 0
+    assert verify_pack(out) == []
+
+
+def test_training_from_a_pack_is_training_without_one(tiny_chexpert: Path, table: Table, tmp_path: Path) -> None:
+    plain = small_config(tiny_chexpert, tmp_path / "plain", OPTIM)
+    out = make_pack(table, tmp_path / "pack", plain.preprocess)
+    packed = replace(plain, out=str(tmp_path / "packed"), pack=str(out))
+    models = [load(train(config).model).model.state_dict() for config in (plain, packed)]
+    assert same_state(*models)
+
+
+def test_a_teachers_cache_is_filled_from_the_pack(
+    tiny_chexpert: Path, table: Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = small_config(tiny_chexpert, tmp_path / "teacher", OPTIM)
+    teacher = train(config).model
+    out = make_pack(table, tmp_path / "pack", config.preprocess)
+    kd = KdConfig(teacher=str(teacher), cache=str(tmp_path / "plain"))
+    fill_cache(replace(config, kd=kd))
+    monkeypatch.setattr("mxa.data.loader.decode", lambda *_: pytest.fail("decoded"))
+    packed = replace(config, pack=str(out), out=str(tmp_path / "run"), kd=replace(kd, cache=str(tmp_path / "packed")))
+    fill_cache(packed)
+    for name in ("logits.npy", "glances.npy"):
+        np.testing.assert_array_equal(np.load(tmp_path / "packed" / name), np.load(tmp_path / "plain" / name))
+    train(packed)  # compares the pictures with the cache's glances, without decoding any
+
+
+def radiograph(width: int, height: int, seed: int = 0) -> Image.Image:
+    """Smooth structure, edges and noise, as large as a real one."""
+    rng = np.random.default_rng(seed)
+    coarse = Image.fromarray(rng.integers(0, 256, (12, 10)).astype(np.uint8)).resize((width, height), 3)
+    pixels = np.asarray(coarse, dtype=np.float64) * 0.8 + rng.normal(0, 12, (height, width))
+    pixels[height // 3 : height // 3 + 40, :] += 60
+    return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_reduced_decoding_changes_a_grey_level_here_and_there(mode: str, tmp_path: Path) -> None:
+    file = tmp_path / "large.jpg"
+    radiograph(1900, 2300).convert(mode).save(file, quality=92)
+    contract = Preprocess(size=224)
+    full, fast = decode(file, contract).astype(int), decode(file, contract, reduced=True).astype(int)
+    assert (full != fast).any(), "it was decoded at a reduced size"
+    assert np.abs(full - fast).mean() < 0.5
+    assert np.abs(full - fast).max() <= 4
+
+
+def test_small_jpegs_and_other_formats_are_decoded_in_full(tmp_path: Path) -> None:
+    contract = Preprocess(size=224)
+    radiograph(800, 850).save(tmp_path / "small.jpg", quality=92)
+    radiograph(1900, 2300).save(tmp_path / "large.png")
+    for file in tmp_path.iterdir():
+        np.testing.assert_array_equal(decode(file, contract), decode(file, contract, reduced=True))
