@@ -2,8 +2,8 @@
 
     python benchmarks/block.py [--sizes m0 m2 m5] [--batch 32] [--image 224] [--rounds 7]
 
-Both sides are run in turn within each round, and the medians are compared, so that other work on the machine disturbs
-both alike.
+The sides (plain, MXA, MXA with a pooled region predictor) are run in turn within each round, and the medians are
+compared, so that other work on the machine disturbs all alike.
 """
 
 import argparse
@@ -42,9 +42,12 @@ def main() -> None:
 
 
 def measure(size: str, images: Tensor, rounds: int) -> dict[str, object]:
-    """Seconds of both models, their spread and ratio, and their parameters."""
-    names = {"plain": f"efficientvit_{size}", "mxa": f"mxa_efficientvit_{size}"}
-    models = {side: make(name, images) for side, name in names.items()}
+    """Seconds of all models, their spread and ratio, and their parameters."""
+    models = {
+        "plain": make(f"efficientvit_{size}", images),
+        "mxa": make(f"mxa_efficientvit_{size}", images),
+        "mxa, region_pool 2": make(f"mxa_efficientvit_{size}", images, mxa_region_pool=2),
+    }
     result: dict[str, object] = {side: {"parameters": count(model)} for side, model in models.items()}
     for kind, step in (("train", train_step), ("inference", inference)):
         seconds: dict[str, list[float]] = {side: [] for side in models}
@@ -55,14 +58,14 @@ def measure(size: str, images: Tensor, rounds: int) -> dict[str, object]:
         result[kind] = {
             "images_per_second": {side: round(len(images) / median, 1) for side, median in medians.items()},
             "spread": {side: [round(min(t[1:]), 4), round(max(t[1:]), 4)] for side, t in seconds.items()},
-            "overhead": round(medians["mxa"] / medians["plain"] - 1, 3),
+            "overhead": {s: round(median / medians["plain"] - 1, 3) for s, median in medians.items() if s != "plain"},
         }
     return result
 
 
-def make(name: str, images: Tensor) -> nn.Module:
+def make(name: str, images: Tensor, **options: int) -> nn.Module:
     """A model in channels-last order on the images' device."""
-    model: nn.Module = timm.create_model(name, in_chans=1, num_classes=14, img_size=images.shape[-1])
+    model: nn.Module = timm.create_model(name, in_chans=1, num_classes=14, img_size=images.shape[-1], **options)
     return model.to(images.device).to(memory_format=torch.channels_last)
 
 
@@ -72,7 +75,7 @@ def count(model: nn.Module) -> int:
 
 
 def train_step(model: nn.Module, images: Tensor) -> None:
-    """Forward and backward; the optimiser, the same for both sides but for its parameters, is left out."""
+    """Forward and backward; the optimiser, the same for all sides but for its parameters, is left out."""
     model.train()
     model(images).square().mean().backward()
     model.zero_grad(set_to_none=True)

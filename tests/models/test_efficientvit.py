@@ -94,12 +94,15 @@ def test_stages_can_be_chosen() -> None:
 
 
 def test_options_reach_the_block() -> None:
-    model = make("mxa_efficientvit_m0", mxa_reduction=8, mxa_spatial_kernel=3, mxa_region_reduction=2)
+    model = make(
+        "mxa_efficientvit_m0", mxa_reduction=8, mxa_spatial_kernel=3, mxa_region_reduction=2, mxa_region_pool=2
+    )
     block = model.stages[1].blocks[0].mixer.mxa
     assert block.channel.w1.out_features == 128 // 8
     assert block.spatial.conv.kernel_size == (3, 3)
     assert block.region.conv.out_channels == 128 // 2
     assert block.region.conv.kernel_size == (3, 3)
+    assert block.region.pool == 2
 
 
 @pytest.mark.parametrize("size", [(224, 224), (128, 128), (256, 192)])

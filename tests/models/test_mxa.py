@@ -144,6 +144,23 @@ def test_box_formula_against_plain_arithmetic() -> None:
     assert boxes == pytest.approx([left, top, left + width, top + height], abs=1e-6)
 
 
+@pytest.mark.parametrize("side", [1, 7, 14])
+def test_a_pooled_region_predictor_sees_window_means(side: int) -> None:
+    """A window at the border that is cut off is averaged over what there is."""
+    plain, pooled = (randomise(RegionPredictor(8, pool=pool)).eval() for pool in (1, 2))
+    pooled.load_state_dict(plain.state_dict())
+    x = torch.randn(3, 8, side, side)
+    half = -(-side // 2)
+    windows = torch.stack(
+        [
+            torch.stack([x[:, :, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2].mean((2, 3)) for j in range(half)], dim=-1)
+            for i in range(half)
+        ],
+        dim=-2,
+    )
+    torch.testing.assert_close(pooled(x), plain(windows))
+
+
 def test_sampling_stays_inside_the_crop_and_narrow_crops_read_their_middle() -> None:
     inside = sampling_positions(torch.tensor([0.25]), torch.tensor([0.75]), 8)[0]
     assert inside.min() >= 2
@@ -220,7 +237,12 @@ def test_a_fresh_block_adds_about_one_percent() -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "name"), [(lambda: SpatialAttention(4), "odd"), (lambda: RegionPredictor(8, 4, 0.5, 0.4), "min_size")]
+    ("make", "name"),
+    [
+        (lambda: SpatialAttention(4), "odd"),
+        (lambda: RegionPredictor(8, 4, 0.5, 0.4), "min_size"),
+        (lambda: RegionPredictor(8, pool=0), "pool"),
+    ],
 )
 def test_impossible_options_are_refused(make: object, name: str) -> None:
     with pytest.raises(ValueError, match=name):

@@ -58,6 +58,7 @@ class MxaEfficientVit(EfficientVitMsra):
         mxa_reduction: r of the channel attention.
         mxa_spatial_kernel: kernel size of the spatial attention, odd.
         mxa_region_reduction: channels of the map over those of the region predictor's 3 x 3 convolution.
+        mxa_region_pool: side of the windows that the region predictor's map is averaged over first; 1 is the paper's.
         **kwargs: timm's own arguments (``img_size``, ``in_chans``, ``num_classes``, ...).
     """
 
@@ -67,6 +68,7 @@ class MxaEfficientVit(EfficientVitMsra):
         mxa_reduction: int = 16,
         mxa_spatial_kernel: int = 7,
         mxa_region_reduction: int = 4,
+        mxa_region_pool: int = 1,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -74,7 +76,7 @@ class MxaEfficientVit(EfficientVitMsra):
             raise ValueError(f"mxa_stages must be among {list(range(len(self.stages)))}, got {list(mxa_stages)}")
         for index in sorted(set(mxa_stages)):
             for block in self.stages[index].blocks:
-                mxa = Mxa(block.mixer.m.dim, mxa_reduction, mxa_spatial_kernel, mxa_region_reduction)
+                mxa = Mxa(block.mixer.m.dim, mxa_reduction, mxa_spatial_kernel, mxa_region_reduction, mxa_region_pool)
                 block.mixer = MxaMixer(block.mixer.m, mxa)
 
     def forward_with_regions(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:

@@ -34,16 +34,28 @@ class RegionPredictor(nn.Module):
         reduction: the convolution has ``max(8, C // reduction)`` output channels.
         min_size: smallest width and height of the box, a fraction of the map's, in (0, 1).
         initial_size: width and height of the box at the start, in (min_size, 1).
+        pool: the map is averaged over windows of this side before the convolution, most of the block's time otherwise;
+            1 convolves the map itself, the paper's form. It changes what the predictor can see, not only its speed.
     """
 
-    def __init__(self, channels: int, reduction: int = 4, min_size: float = 0.1, initial_size: float = 0.9) -> None:
+    def __init__(
+        self,
+        channels: int,
+        reduction: int = 4,
+        min_size: float = 0.1,
+        initial_size: float = 0.9,
+        pool: int = 1,
+    ) -> None:
         super().__init__()
+        if pool < 1:
+            raise ValueError(f"pool must be at least 1, got {pool}")
         if not 0 < min_size < initial_size < 1:
             raise ValueError(
                 f"need 0 < min_size < initial_size < 1, got min_size={min_size}, initial_size={initial_size}"
             )
         hidden = max(8, channels // reduction)
         self.min_size = min_size
+        self.pool = pool
         self.conv = nn.Conv2d(channels, hidden, 3, padding=1, bias=False)
         self.norm = nn.BatchNorm2d(hidden)
         self.act = nn.ReLU()
@@ -64,6 +76,8 @@ class RegionPredictor(nn.Module):
             (B, 4) corners x1, y1, x2, y2 in [0, 1] of the map's width and height, x1 < x2 and y1 < y2; float32 at
             least, also under autocast, because bfloat16 cannot tell neighbouring positions apart.
         """
+        if self.pool > 1:
+            x = nnf.avg_pool2d(x, self.pool, ceil_mode=True, count_include_pad=False)
         pooled = self.act(self.norm(self.conv(x))).mean((2, 3))
         raw = self.head(pooled)
         raw = raw.to(torch.promote_types(raw.dtype, torch.float32))
@@ -172,11 +186,19 @@ class Mxa(nn.Module):
         reduction: r of the channel attention.
         spatial_kernel: kernel size of the spatial attention.
         region_reduction: channels of the map over those of the region predictor's convolution.
+        region_pool: side of the windows that the region predictor's map is averaged over first; 1 is the paper's form.
     """
 
-    def __init__(self, channels: int, reduction: int = 16, spatial_kernel: int = 7, region_reduction: int = 4) -> None:
+    def __init__(
+        self,
+        channels: int,
+        reduction: int = 16,
+        spatial_kernel: int = 7,
+        region_reduction: int = 4,
+        region_pool: int = 1,
+    ) -> None:
         super().__init__()
-        self.region = RegionPredictor(channels, region_reduction)
+        self.region = RegionPredictor(channels, region_reduction, pool=region_pool)
         self.channel = ChannelAttention(channels, reduction)
         self.spatial = SpatialAttention(spatial_kernel)
 

@@ -39,7 +39,7 @@ def reliability_figure(diagrams: Mapping[str, Mapping[str, Reliability]]) -> Fig
         _draw(ax, title, of_panel, names)
     last.set_axis_off()
     last.legend(handles=_key(names), loc="center", frameon=False, fontsize=8)
-    last.text(0.5, 0.02, "Larger marker: more images", transform=last.transAxes, ha="center", fontsize=7)
+    last.text(0.5, 0.02, "Larger marker: more cases", transform=last.transAxes, ha="center", fontsize=7)
     figure.supxlabel("Mean predicted probability", fontsize=9)
     figure.supylabel("Observed frequency", fontsize=9)
     return figure

@@ -43,11 +43,11 @@ def cooccurrence_figure(truth: npt.ArrayLike, predicted: npt.ArrayLike, labels: 
     image = _draw(right, shares["predicted"], labels)
     left.set_title("Truth", fontsize=9)
     right.set_title("Predictions (diagonal: sensitivity)", fontsize=9)
-    left.set_ylabel("Images that truly have ...", fontsize=9)
+    left.set_ylabel("Cases that truly have ...", fontsize=9)
     left.set_xlabel("... and truly have", fontsize=9)
     right.set_xlabel("... and are predicted to have", fontsize=9)
     bar = figure.colorbar(image, ax=[left, right], shrink=0.8, pad=0.01)
-    bar.set_label("Share of the row's images (%)", fontsize=8)
+    bar.set_label("Share of the row's cases (%)", fontsize=8)
     bar.ax.tick_params(labelsize=7)
     return figure
 
