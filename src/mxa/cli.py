@@ -15,6 +15,7 @@ from mxa.data.options import DataOptions, read
 from mxa.errors import ConfigError, MxaError
 from mxa.evaluation.assessment import AssessOptions
 from mxa.evaluation.casefiles import PLURAL
+from mxa.evaluation.tuning import RULES
 from mxa.preprocess import Preprocess
 from mxa.reproduce.config import ReproduceConfig
 from mxa.training.config import TrainConfig
@@ -256,7 +257,7 @@ def _calibrate_parser() -> ArgumentParser:
     parser.add_argument(
         "--rules",
         type=list[str],
-        default=["youden", "f1", "sensitivity=0.9", "specificity=0.9"],
+        default=list(RULES),
         help="the operating points: youden, f1, sensitivity=V, specificity=V, cost=V (a missed finding costs V times a "
         "false alarm)",
     )

@@ -15,6 +15,7 @@ from sklearn.metrics import roc_auc_score
 
 from conftest import interrupt_at, same_state, small_config
 from mxa.data.options import read
+from mxa.data.packing import make_pack
 from mxa.errors import ConfigError, DataError
 from mxa.evaluation.bootstrap import Draws
 from mxa.evaluation.predictions import read_csv
@@ -94,7 +95,7 @@ def test_one_folder_per_cell_and_seed(finished: ReproduceConfig) -> None:
 
 
 def test_a_finished_grid_is_not_run_again(finished: ReproduceConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("train", "fill_cache", "predict_table", "make_phantom"):
+    for name in ("train", "fill_cache", "predict_dataset", "make_phantom"):
         monkeypatch.setattr(runs, name, lambda *_, **__: pytest.fail("done again"))
     run_grid(finished)
     run_grid(replace(finished, jobs=3, shown="Fracture", replicates=10))
@@ -130,6 +131,20 @@ def test_what_a_kill_left_half_made_is_made_again(copied: Path, finished: Reprod
     assert (other / "test" / "metrics.json").is_file()
     again = read_csv(copied / "cells" / "mxa" / "seed-0" / "test" / "predictions.csv", CHEXPERT14).probability
     np.testing.assert_array_equal(again, expected)
+
+
+def test_scoring_takes_its_pictures_from_the_pack(
+    finished: ReproduceConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = finished.run("mxa", 0)
+    table = read(run.data)
+    pack = make_pack(table, tmp_path / "pack", run.preprocess)
+    runs._predict(run, "valid")
+    plain = (Path(run.out) / "valid" / "predictions.csv").read_bytes()
+    (Path(run.out) / "valid" / "metrics.json").unlink()
+    monkeypatch.setattr("mxa.data.loader.decode", lambda *_: pytest.fail("decoded"))
+    runs._predict(replace(run, pack=str(pack)), "valid")
+    assert (Path(run.out) / "valid" / "predictions.csv").read_bytes() == plain
 
 
 def test_two_at_once_give_the_same_weights(finished: ReproduceConfig, tmp_path: Path) -> None:

@@ -73,7 +73,8 @@ def make_pack(
         "versions": {"mxa": __version__} | {name: version(name) for name in ("numpy", "pillow")},
     }
     part = _Part(out.with_name(f".{out.name}.part"), manifest, len(table), preprocess.size)
-    files, rejects = table.files(), dict(part.rejects)
+    files = table.files()
+    rejects: dict[int, str] = {}  # a block with one is never done, so each is found anew
 
     def fill(row: int) -> str:
         try:
@@ -90,8 +91,8 @@ def make_pack(
                 if not part.has(rows):
                     errors = dict(zip(rows, pool.map(fill, rows), strict=True))
                     found = {row: error for row, error in errors.items() if error}
-                    rejects = {row: error for row, error in rejects.items() if row not in rows} | found
-                    part.note(rows, found)
+                    rejects |= found
+                    part.note(rows, readable=not found)
                 if progress is not None:
                     progress(rows.stop, len(table))
         except BaseException:
@@ -131,21 +132,16 @@ class _Part:
         self.pixels = open_memmap(folder / PIXELS, mode="w+", dtype=np.uint8, shape=(images, size, size))
         file.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
 
-    @property
-    def rejects(self) -> dict[int, str]:
-        """What the finished blocks could not read, by row."""
-        return {int(row): error for block in self.done.values() for row, error in block["rejects"].items()}
-
     def has(self, rows: range) -> bool:
         """Whether a block is done and all of it was readable; unreadable pictures are tried again."""
         block = self.done.get(rows.start)
-        return block is not None and block["stop"] == rows.stop and not block["rejects"]
+        return block is not None and block["stop"] == rows.stop and bool(block["readable"])
 
-    def note(self, rows: range, rejects: dict[int, str]) -> None:
+    def note(self, rows: range, *, readable: bool) -> None:
         """A block is on disk."""
         self.pixels.flush()
         block = {"start": rows.start, "stop": rows.stop, "sha256": _sha256(self.pixels[rows.start : rows.stop])}
-        self.done[rows.start] = block | {"rejects": {str(row): error for row, error in rejects.items()}}
+        self.done[rows.start] = block | {"readable": readable}
         with (self.folder / BLOCKS).open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(self.done[rows.start]) + "\n")
 

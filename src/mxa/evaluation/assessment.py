@@ -13,7 +13,7 @@ from mxa.evaluation.calibration import logit_of
 from mxa.evaluation.cases import Cases
 from mxa.evaluation.comparison import Comparison, compare
 from mxa.evaluation.delong import delong_interval
-from mxa.evaluation.intervals import Interval, exact_rate, require_level
+from mxa.evaluation.intervals import Interval, exact_rate
 from mxa.evaluation.measures import Measures, measure
 from mxa.evaluation.metrics import BoolArray, Evaluation, FloatArray, evaluate, evaluate_probability
 from mxa.evaluation.readers import Reader, ReaderPoint, count_under, reader_points
@@ -276,7 +276,6 @@ def _fewer(draws: Draws, cases: Cases, options: AssessOptions) -> Draws:
 
 
 def _delong(cases: Cases, level: float) -> dict[str, Interval | None]:
-    require_level(level)
     found: dict[str, Interval | None] = {}
     for j, name in enumerate(cases.labels):
         kept = cases.mask[:, j]

@@ -18,10 +18,11 @@ from mxa.data.options import read
 from mxa.data.phantom import make_phantom
 from mxa.errors import ConfigError, DataError
 from mxa.models.artifact import load
-from mxa.predict import predict_table
+from mxa.predict import predict_dataset
 from mxa.reproduce.config import ReproduceConfig
 from mxa.training.callbacks import TrainingInterrupted
 from mxa.training.config import TrainConfig
+from mxa.training.loaders import make_dataset
 from mxa.training.run import state, train
 from mxa.training.teacher_cache import fill_cache
 
@@ -161,7 +162,7 @@ def _predict(config: TrainConfig, split: str) -> None:
     classifier = load(Path(config.out) / "model")
     table = read(config.data, labels=classifier.labels).split(split)
     log.info("scoring %s", config.out)
-    predictions = predict_table(classifier, table)
+    predictions = predict_dataset(classifier, make_dataset(config, table, cached=False), table)
     result = predictions.evaluate(table.target, table.mask)
     out.mkdir(exist_ok=True)
     predictions.write_csv(out / "predictions.csv")
