@@ -1,6 +1,7 @@
 """The command line: parses, calls one function, prints. Exit codes: 0 good, 1 the job failed, 2 wrong usage."""
 
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields
@@ -39,7 +40,7 @@ With a teacher:    mxa teacher convert densenet121-res224-chex --out teachers/de
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
-    logging.getLogger("mxa").setLevel(logging.INFO)
+    logging.getLogger("mxa").setLevel(logging.INFO if _is_first_process() else logging.ERROR)
     args = _parser().parse_args(argv)
     command, options = _chosen(args)
     try:
@@ -310,7 +311,9 @@ def _train(options: Namespace) -> int:
     config = _from_namespace(TrainConfig, _train_parser(), options)
     with logging_redirect_tqdm():
         result = train(config, resume=options.resume)
-    print(f"{result.model}: {_line(result.validation.to_dict())} on the validation split (used to choose the epoch)")
+    if _is_first_process():
+        figures = _line(result.validation.to_dict())
+        print(f"{result.model}: {figures} on the validation split (used to choose the epoch)")
     return 0
 
 
@@ -487,6 +490,12 @@ COMMANDS: dict[str, Callable[[Namespace], int]] = {
 
 
 # ------------------------------------------------------------------- helpers
+
+
+def _is_first_process() -> bool:
+    """Of those that train together; the others say nothing but errors. Launchers tell each its number like this."""
+    told = [os.environ.get(name) for name in ("RANK", "SLURM_PROCID", "NODE_RANK", "LOCAL_RANK")]
+    return all(number in {None, "0"} for number in told)
 
 
 def _from_namespace(kind: type[Any], parser: ArgumentParser, options: Namespace, **given: Any) -> Any:

@@ -3,6 +3,7 @@
 import pytest
 import timm
 import torch
+from timm.utils import ModelEmaV3
 from torch import nn
 
 import mxa  # noqa: F401
@@ -58,3 +59,23 @@ def test_refresh_scores_the_averaged_weights_not_a_stale_cache() -> None:
 def test_only_the_model_is_trained() -> None:
     ema = Ema(nn.Linear(2, 2), decay=0.5)
     assert not any(parameter.requires_grad for parameter in ema.parameters())
+
+
+def test_equal_to_timms_own_on_a_whole_network() -> None:
+    """Parameters, statistics and the counting buffers, before and after a move that makes new tensors."""
+    torch.manual_seed(0)
+    model = timm.create_model("mxa_efficientvit_m0", in_chans=1, num_classes=14, img_size=64)
+    ours, timms = Ema(model, 0.9), ModelEmaV3(model, 0.9, use_warmup=True)
+    for step in range(1, 6):
+        model.train()(torch.randn(4, 1, 64, 64))  # moves the statistics
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(torch.randn_like(parameter))
+        if step == 3:
+            ours = ours.double().float()
+        ours.update(model, step=step)
+        timms.update(model, step=step)
+    own, theirs = ours.module.state_dict(), timms.module.state_dict()
+    assert any(not value.is_floating_point() for value in own.values())
+    for name, value in own.items():
+        assert torch.equal(value, theirs[name]), name

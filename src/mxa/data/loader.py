@@ -93,16 +93,28 @@ class RadiographDataset(Dataset[Batch]):
 
 
 class EpochSampler(Sampler[Key]):
-    """(epoch, row) keys: in order, or shuffled anew each epoch by (seed, epoch).
+    """(epoch, row) keys of one process: in order, or shuffled anew each epoch by (seed, epoch).
+
+    Without ``step`` the processes deal the rows out among them: each row comes once, and some processes may get one row
+    more. With it the order is cut into steps of that many rows, a last, smaller one is left out, and each process gets
+    its share of every step: which rows form a step does not depend on the number of processes.
 
     Args:
         length: number of rows N.
         shuffle: shuffled or in order.
         seed: of the shuffling.
+        step: rows of a training step over all processes, a multiple of ``world``; 0 takes every row.
+        rank: this process, from 0.
+        world: number of processes.
     """
 
-    def __init__(self, length: int, shuffle: bool, seed: int = 0) -> None:
+    def __init__(
+        self, length: int, shuffle: bool, seed: int = 0, *, step: int = 0, rank: int = 0, world: int = 1
+    ) -> None:
+        if step % world:
+            raise ValueError(f"a step of {step} rows cannot be shared equally by {world} processes")
         self.length, self.shuffle, self.seed = length, shuffle, seed
+        self.step, self.rank, self.world = step, rank, world
         self.epoch = 0
         self._skip = (0, 0)
 
@@ -111,18 +123,27 @@ class EpochSampler(Sampler[Key]):
         self.epoch = epoch
 
     def start_at(self, epoch: int, images: int) -> None:
-        """Leave out the first ``images`` of that one epoch: where an interrupted training goes on."""
+        """Leave out this process's first ``images`` of that one epoch: where an interrupted training goes on."""
         self._skip = (epoch, images)
 
     def __len__(self) -> int:
-        return self.length
+        if self.step:
+            return self.length // self.step * (self.step // self.world)
+        return len(range(self.rank, self.length, self.world))
 
     def __iter__(self) -> Iterator[Key]:
         order = np.arange(self.length)
         if self.shuffle:
             order = np.random.default_rng((self.seed, self.epoch)).permutation(order)
         skipped = self._skip[1] if self._skip[0] == self.epoch else 0
-        return ((self.epoch, int(row)) for row in order[skipped:])
+        return ((self.epoch, int(row)) for row in self._share(order)[skipped:])
+
+    def _share(self, order: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """This process's rows of the whole order."""
+        if not self.step:
+            return order[self.rank :: self.world]
+        steps = order[: self.length // self.step * self.step]
+        return steps.reshape(-1, self.world, self.step // self.world)[:, self.rank].ravel()
 
 
 def _as_batch(batch: Any) -> Batch:

@@ -73,6 +73,10 @@ class ReproduceConfig:
             raise ConfigError(f"seeds must be different numbers, at least one, got {self.seeds}")
         if not self.cells:
             raise ConfigError("cells is empty; name at least one, or start from configs/reproduce.yaml")
+        if self.base.processes > 1:
+            raise ConfigError(
+                "base.devices and base.nodes must be 1: the grid's runs go side by side (jobs), each on one device"
+            )
         if self.jobs < 0 or self.phantom < 0 or self.replicates < 1:
             raise ConfigError("jobs and phantom must be 0 or more, replicates at least 1")
         if self.teacher and self.teacher_changes:

@@ -19,6 +19,9 @@ from mxa.training.module import ClassifierModule, prefix, summary
 
 log = logging.getLogger(__name__)
 
+AGREE_STEPS = 20
+"""Processes that train together ask each other this often whether one was told to stop: asking waits for the device."""
+
 
 class TrainingInterrupted(MxaError):
     """Training was stopped from outside and left a checkpoint to go on from."""
@@ -43,24 +46,47 @@ class StopPolitely(lt.Callback):
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Take the signals for a while; around ``Trainer.fit``, which restores the handlers that it found itself."""
-        if threading.current_thread() is threading.main_thread():
-            self._previous = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        self._previous = self._take()
         try:
             yield
         finally:
             self._give_back()
             self._previous = {}
 
+    def _take(self) -> dict[int, Any]:
+        """Listen, if this thread can; gives the handlers that did so far."""
+        if threading.current_thread() is not threading.main_thread():
+            return {}
+        return {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def on_train_start(self, trainer: lt.Trainer, pl_module: lt.LightningModule) -> None:
+        """Listen alone.
+
+        Lightning has put a handler before ours meanwhile that talks to the other processes at once, which waits for
+        ever where one is busy with something else, such as a checkpoint.
+        """
+        if not self._asked:
+            self._take()
+
     def on_train_batch_end(self, trainer: lt.Trainer, *args: Any) -> None:
         """Between two steps is the time to stop; after an epoch's last one, its validation comes first."""
-        if self._asked and not trainer.is_last_batch:
+        done = trainer.fit_loop.batch_idx + 1
+        if trainer.is_last_batch or done % trainer.accumulate_grad_batches:
+            return
+        if self._all_agree(trainer, now=trainer.global_step % AGREE_STEPS == 0):
             trainer.save_checkpoint(self.checkpoint)
             self._stop(trainer)
 
     def on_train_epoch_start(self, trainer: lt.Trainer, pl_module: lt.LightningModule) -> None:
         """The last epoch's end has left its checkpoint."""
-        if self._asked and trainer.current_epoch > 0:
+        if self._all_agree(trainer, now=True) and trainer.current_epoch > 0:
             self._stop(trainer)
+
+    def _all_agree(self, trainer: lt.Trainer, *, now: bool) -> bool:
+        """Whether any process was asked to stop; several processes talk about it only ``now`` and then."""
+        if trainer.world_size == 1:
+            return self._asked
+        return now and bool(trainer.strategy.reduce_boolean_decision(self._asked, all=False))
 
     def _stop(self, trainer: lt.Trainer) -> None:
         raise TrainingInterrupted(
@@ -93,7 +119,7 @@ class History(lt.Callback):
 
     def on_train_start(self, trainer: lt.Trainer, pl_module: lt.LightningModule) -> None:
         """A resumed run repeats the epochs after its checkpoint: drop their rows."""
-        if self.file.exists():
+        if trainer.is_global_zero and self.file.exists():
             with self.file.open(newline="", encoding="utf-8") as stream:
                 kept = [row for row in csv.DictReader(stream) if int(row["epoch"]) < trainer.current_epoch]
             self.file.unlink()
@@ -108,15 +134,17 @@ class History(lt.Callback):
         self, trainer: lt.Trainer, pl_module: lt.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Count."""
-        self._images += len(batch.row)
+        self._images += len(batch.row) * trainer.world_size
 
     def on_validation_start(self, trainer: lt.Trainer, pl_module: lt.LightningModule) -> None:
         """Training of this epoch is over: stop its clock."""
         self._rate = self._images / max(time.monotonic() - self._start, 1e-9)
 
     def on_train_epoch_end(self, trainer: lt.Trainer, pl_module: lt.LightningModule) -> None:
-        """Write the row."""
+        """Write the row, on the first process."""
         assert isinstance(pl_module, ClassifierModule)
+        if not trainer.is_global_zero:
+            return
         row: dict[str, float] = {
             "epoch": trainer.current_epoch,
             "step": trainer.global_step,

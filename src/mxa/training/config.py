@@ -48,7 +48,10 @@ class OptimConfig:
     epochs: int = 50
     """Passes over the training split, warm-up and cool-down included."""
     batch_size: int = 512
-    """Images per optimiser step."""
+    """Images per optimiser step, over all processes and accumulated parts."""
+    accumulate: int = 1
+    """Parts that a process takes its images of a step in, one after the other, to save memory. Batch norm sees the
+    parts alone, and so do the findings' weights of a distillation."""
     lr: float = 1e-3
     """Learning rate at ``lr_batch_size`` images per step; scaled linearly to ``batch_size``."""
     lr_batch_size: int = 512
@@ -71,7 +74,7 @@ class OptimConfig:
     """Of the moving average of the weights (with warm-up). 0 is off."""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "lr_batch_size"):
+        for name in ("epochs", "batch_size", "lr_batch_size", "accumulate"):
             _require(getattr(self, name) >= 1, f"optim.{name}", getattr(self, name), "at least 1")
         for name in ("lr", "min_lr", "warmup_lr", "weight_decay", "agc", "warmup_epochs", "cooldown_epochs"):
             _require(getattr(self, name) >= 0, f"optim.{name}", getattr(self, name), "0 or more")
@@ -159,6 +162,14 @@ class TrainConfig:
     cache_gib: float = 4.0
     """Decoded pictures are kept in memory if all of them fit into this many GiB; otherwise each is decoded in every
     epoch."""
+    devices: int = 1
+    """GPUs of each machine to train on together, one process for each; without a GPU, processes on the CPU."""
+    nodes: int = 1
+    """Machines to train on together."""
+    sync_batch_norm: bool = False
+    """Batch norm over the images of all processes, not of each alone; needs GPUs."""
+    compile: bool = False
+    """Compile the network by torch.compile: the first steps take minutes, the later ones less time."""
     workers: int = -1
     """Loading processes; -1 chooses: none where a batch is one indexing of memory, else one per processor, 8 at
     most."""
@@ -170,6 +181,25 @@ class TrainConfig:
             raise ConfigError(f"precision is {self.precision!r}; choose one of {', '.join(PRECISIONS)}")
         _require(self.workers >= -1, "workers", self.workers, "-1 (choose), 0 or more")
         _require(self.cache_gib >= 0, "cache_gib", self.cache_gib, "0 or more")
+        for name in ("devices", "nodes"):
+            _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        parts = self.processes * self.optim.accumulate
+        _require(
+            self.optim.batch_size % parts == 0,
+            "optim.batch_size",
+            self.optim.batch_size,
+            f"a multiple of devices x nodes x optim.accumulate = {parts}",
+        )
+
+    @property
+    def processes(self) -> int:
+        """How many train together."""
+        return self.devices * self.nodes
+
+    @property
+    def part_size(self) -> int:
+        """Images that a process takes at once."""
+        return self.optim.batch_size // (self.processes * self.optim.accumulate)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain nested values, for YAML and JSON."""

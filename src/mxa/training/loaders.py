@@ -10,12 +10,19 @@ from mxa.data.loader import EpochSampler, RadiographDataset, ResumableLoader, ma
 from mxa.data.pack import open_pack
 from mxa.data.table import Table
 from mxa.training.config import TrainConfig
+from mxa.training.distributed import ALONE, Place
 
 log = logging.getLogger(__name__)
 
 
-def make_loaders(config: TrainConfig, table: Table) -> tuple[ResumableLoader, ResumableLoader]:
+def make_loaders(config: TrainConfig, table: Table, place: Place = ALONE) -> tuple[ResumableLoader, ResumableLoader]:
     """Open the pack, or decode what fits into memory, and make both loaders.
+
+    Args:
+        config: the run.
+        table: the whole data set.
+        place: the process that they are for; each gets its own rows. Several processes share a pack's memory, but
+            would each need their own decoded pictures, so they decode them in every epoch.
 
     Raises:
         DataError: an image that is decoded now cannot be read, or is not in the pack; the message names it.
@@ -23,24 +30,27 @@ def make_loaders(config: TrainConfig, table: Table) -> tuple[ResumableLoader, Re
     """
     parts = [table.split("train"), table.split("valid")]
     augmenter = Augmenter(config.augment, config.seed, fill(config)) if config.augment.by_picture else None
-    cached = sum(map(len, parts)) * config.preprocess.size**2 <= config.cache_gib * 2**30
+    fits = sum(map(len, parts)) * config.preprocess.size**2 <= config.cache_gib * 2**30
+    cached = fits and place.world == 1
     if cached and not config.pack:
         log.info("decoding %d images into memory", sum(map(len, parts)))
     training, validation = (make_dataset(config, part, cached=cached) for part in parts)
     training.augmenter = augmenter
-    order = EpochSampler(len(training), shuffle=True, seed=config.seed)
-    size = config.optim.batch_size
+    rank, world = place
+    order = EpochSampler(
+        len(training), shuffle=True, seed=config.seed, step=config.optim.batch_size, rank=rank, world=world
+    )
+    size = config.part_size
     return (
         make_loader(
             training,
             order,
             size,
             workers=loading_processes(config, training.pixels is not None and augmenter is None),
-            drop_last=True,
         ),
         make_loader(
             validation,
-            EpochSampler(len(validation), shuffle=False),
+            EpochSampler(len(validation), shuffle=False, rank=rank, world=world),
             size,
             workers=loading_processes(config, validation.pixels is not None),
         ),

@@ -3,11 +3,11 @@
 from typing import NamedTuple
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as nnf
 from torch import Tensor
 
 from mxa.training.config import KdConfig
+from mxa.training.distributed import processes, total
 
 
 def masked_bce_with_logits(logits: Tensor, target: Tensor, mask: Tensor, weight: Tensor | float = 1.0) -> Tensor:
@@ -16,6 +16,9 @@ def masked_bce_with_logits(logits: Tensor, target: Tensor, mask: Tensor, weight:
     The paper's formula sums over the findings; like its code (and PyTorch's ``BCEWithLogitsLoss``) this takes the mean,
     which only rescales the gradient, by a factor that AdamW divides out. A masked entry has exactly no influence. With
     nothing unmasked the loss is 0, with zero gradient.
+
+    Where several processes train together, the average is one over the entries of all of them: the mean of the
+    processes' losses, and of their gradients, is then that of one process with the whole batch.
 
     Args:
         logits: (B, L).
@@ -27,7 +30,7 @@ def masked_bce_with_logits(logits: Tensor, target: Tensor, mask: Tensor, weight:
         Scalar, float32 at least.
     """
     losses = nnf.binary_cross_entropy_with_logits(logits, target.to(logits.dtype), reduction="none")
-    return (weight * losses.where(mask, 0)).sum() / mask.sum().clamp(min=1)
+    return (weight * losses.where(mask, 0)).sum() * processes() / total(mask.sum()).clamp(min=1)
 
 
 class DistillationTerms(NamedTuple):
@@ -105,7 +108,5 @@ class DistillationLoss:
 
 def _global_mean(probability: Tensor) -> Tensor:
     """(B, L) -> (L,) mean over the images of all ranks."""
-    total = torch.cat([probability.sum(0), probability.new_full((1,), len(probability))])
-    if dist.is_available() and dist.is_initialized():
-        dist.all_reduce(total)
-    return total[:-1] / total[-1]
+    sums = total(torch.cat([probability.sum(0), probability.new_full((1,), len(probability))]))
+    return sums[:-1] / sums[-1]

@@ -1,5 +1,6 @@
 """The Lightning module: one training step, one validation pass over raw and averaged weights."""
 
+from collections.abc import Callable
 from typing import Any
 
 import lightning as lt
@@ -7,7 +8,6 @@ import numpy as np
 import torch
 from timm.optim import create_optimizer_v2
 from timm.scheduler import CosineLRScheduler
-from timm.utils import adaptive_clip_grad
 from torch import Tensor, nn
 
 from mxa.data.batch_augment import BatchAugmenter, Layer
@@ -16,8 +16,10 @@ from mxa.errors import DataError
 from mxa.evaluation.metrics import Evaluation, evaluate
 from mxa.labels import LabelSet
 from mxa.preprocess import Preprocess
+from mxa.training.clipping import AdaptiveClip
 from mxa.training.config import OptimConfig
 from mxa.training.distillation import Distiller
+from mxa.training.distributed import average_buffers, gather_rows, together
 from mxa.training.ema import Ema
 from mxa.training.losses import masked_bce_with_logits
 
@@ -37,6 +39,7 @@ class ClassifierModule(lt.LightningModule):
         files: names of the training rows, for the message when the loss is not finite.
         distiller: the teacher's loss, or None. It is no submodule: the teacher is neither trained nor saved.
         augmenter: changes whole training batches on the model's device, or None.
+        compiled: train by torch.compile. Validation is not compiled: its last batch is of another size.
     """
 
     def __init__(
@@ -48,6 +51,7 @@ class ClassifierModule(lt.LightningModule):
         files: list[str],
         distiller: Distiller | None = None,
         augmenter: BatchAugmenter | None = None,
+        compiled: bool = False,
     ) -> None:
         super().__init__()
         # Convolutions run a third faster in this memory order; it changes no value's meaning.
@@ -59,6 +63,9 @@ class ClassifierModule(lt.LightningModule):
         self.distiller = distiller
         self.augmenter = augmenter
         self._plan: list[Layer] = []
+        self._compiled: Callable[[Tensor], Tensor] | None = torch.compile(model.forward) if compiled else None
+        # The head is left out, as in timm.
+        self._clip = AdaptiveClip(list(model.parameters())[:-2], optim.agc) if optim.agc else None
         self.ema = Ema(model, optim.ema_decay) if optim.ema_decay else None
         self.evaluations: dict[str, Evaluation] = {}
         self._outputs: dict[str, list[np.ndarray]] = {}
@@ -67,12 +74,13 @@ class ClassifierModule(lt.LightningModule):
 
     @property
     def weights(self) -> tuple[str, ...]:
-        """The kinds of weights that are validated: raw, and ema where there is one."""
-        return ("raw",) if self.ema is None else ("raw", "ema")
+        """The kinds of weights that are validated."""
+        return kinds_of_weights(self.optim)
 
     def forward(self, image: Tensor) -> Tensor:
-        """(B, 1, S, S) uint8 pixels -> (B, L) logits of the raw weights."""
-        logits: Tensor = self.model(self.preprocess.scale(image.to(self.dtype)))
+        """(B, 1, S, S) uint8 pixels -> (B, L) logits of the raw weights, as in training."""
+        network = self._compiled or self.model
+        logits: Tensor = network(self.preprocess.scale(image.to(self.dtype)))
         return logits
 
     # ---------------------------------------------------------------- training
@@ -103,7 +111,8 @@ class ClassifierModule(lt.LightningModule):
         """The loss of one batch."""
         loss = self._loss(self(batch.image).float(), batch)
         self._watch(loss.detach(), batch.row)
-        self.log("train/loss", loss.detach(), on_step=True, on_epoch=True, batch_size=len(batch.row))
+        size = len(batch.row)
+        self.log("train/loss", loss.detach(), on_step=True, on_epoch=True, batch_size=size, sync_dist=together())
         return loss
 
     def _loss(self, logits: Tensor, batch: Batch) -> Tensor:
@@ -112,7 +121,7 @@ class ClassifierModule(lt.LightningModule):
             return masked_bce_with_logits(logits, batch.target, batch.mask)
         terms = self.distiller(logits, batch)
         parts = {"train/base_loss": terms.base, "train/distill_loss": terms.distill}
-        self.log_dict(parts, on_step=False, on_epoch=True, batch_size=len(batch.row))
+        self.log_dict(parts, on_step=False, on_epoch=True, batch_size=len(batch.row), sync_dist=together())
         return terms.total
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
@@ -167,7 +176,12 @@ class ClassifierModule(lt.LightningModule):
         """AdamW and timm's cosine schedule, stepped at every update."""
         optim, scale = self.optim, self.optim.lr_scale
         optimizer = create_optimizer_v2(
-            self.model, opt="adamw", lr=optim.lr * scale, weight_decay=optim.weight_decay, filter_bias_and_bn=True
+            self.model,
+            opt="adamw",
+            lr=optim.lr * scale,
+            weight_decay=optim.weight_decay,
+            filter_bias_and_bn=True,
+            fused=True,
         )
         per_epoch = int(self.trainer.estimated_stepping_batches) // optim.epochs
         scheduler = CosineLRScheduler(
@@ -186,14 +200,15 @@ class ClassifierModule(lt.LightningModule):
 
     def configure_gradient_clipping(self, optimizer: Any, *args: Any, **kwargs: Any) -> None:
         """Adaptive gradient clipping of everything but the head, as in timm."""
-        if self.optim.agc:
-            adaptive_clip_grad(list(self.model.parameters())[:-2], clip_factor=self.optim.agc)
+        if self._clip is not None:
+            self._clip()
 
     # -------------------------------------------------------------- validation
 
     def on_validation_epoch_start(self) -> None:
-        """Fresh lists."""
-        self._outputs = {name: [] for name in (*self.weights, "target", "mask")}
+        """Fresh lists, and one opinion of the statistics."""
+        average_buffers(self)
+        self._outputs = {name: [] for name in (*self.weights, "target", "mask", "row")}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Logits of raw and averaged weights."""
@@ -202,16 +217,22 @@ class ClassifierModule(lt.LightningModule):
         if self.ema is not None:
             averaged = self.ema.refresh() if batch_idx == 0 else self.ema.module
             self._outputs["ema"].append(averaged(scaled).float().cpu().numpy())
-        self._outputs["target"].append(batch.target.cpu().numpy())
-        self._outputs["mask"].append(batch.mask.cpu().numpy())
+        for name in ("target", "mask", "row"):
+            self._outputs[name].append(getattr(batch, name).cpu().numpy())
 
     def on_validation_epoch_end(self) -> None:
-        """Score, and log under val/ and val_ema/."""
-        gathered = {name: np.concatenate(parts) for name, parts in self._outputs.items()}
+        """Score all rows, of whatever process, and log under val/ and val_ema/."""
+        own = {name: np.concatenate(parts) for name, parts in self._outputs.items()}
+        gathered = gather_rows(own.pop("row"), own)
         for name in self.weights:
             result = evaluate(gathered[name], gathered["target"], gathered["mask"], self.labels)
             self.evaluations[name] = result
             self.log_dict({f"{prefix(name)}/{key}": value for key, value in summary(result).items()})
+
+
+def kinds_of_weights(optim: OptimConfig) -> tuple[str, ...]:
+    """raw, and ema where the average is kept."""
+    return ("raw", "ema") if optim.ema_decay else ("raw",)
 
 
 def prefix(weights: str) -> str:

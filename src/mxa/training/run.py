@@ -13,11 +13,8 @@ The run's folder holds::
     model/             the artefact, for mxa.load, mxa evaluate and mxa predict
 """
 
-import importlib.util
 import json
-import logging
 import shutil
-import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -28,12 +25,11 @@ from typing import Any, Literal
 import lightning as lt
 import torch
 import yaml
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
-from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
 from mxa.data.check import table_problems
-from mxa.data.loader import RadiographDataset
+from mxa.data.loader import RadiographDataset, ResumableLoader
 from mxa.data.options import read
 from mxa.data.problems import Problem
 from mxa.data.table import Table
@@ -44,15 +40,15 @@ from mxa.evaluation.predictions import Predictions
 from mxa.evaluation.tuning import tune
 from mxa.models.artifact import CONFIG_FILE, Architecture, Classifier, load, save
 from mxa.predict import predict_dataset
-from mxa.training.callbacks import History, ProgressBar, StopPolitely
+from mxa.training.callbacks import History, StopPolitely
 from mxa.training.config import TrainConfig
 from mxa.training.distillation import Distiller, make_distiller, open_teacher
+from mxa.training.distributed import Place, from_first
 from mxa.training.initial import initial_model
 from mxa.training.loaders import batch_augmenter, make_loaders
-from mxa.training.module import ClassifierModule, prefix
+from mxa.training.module import ClassifierModule, kinds_of_weights, prefix
 from mxa.training.provenance import environment
-
-log = logging.getLogger(__name__)
+from mxa.training.trainer import make_trainer
 
 
 @dataclass(frozen=True)
@@ -86,40 +82,55 @@ def train(config: TrainConfig, *, resume: bool = False) -> RunResult:
         TrainingInterrupted: stopped from outside; a checkpoint is left.
     """
     folder = Path(config.out)
-    checkpoint = _checkpoint(folder, config) if resume else None
-    if not resume:
-        _refuse_existing(folder)
     problems: list[Problem] = []
     table = read(config.data, problems=problems)
     check_trainable(table, config, problems)
+    keepers = {name: _keep_best(folder, name) for name in kinds_of_weights(config.optim)}
+    stopper = StopPolitely(folder / "checkpoints" / "last.ckpt")
+    steps = len(table.split("train")) // config.optim.batch_size
+    trainer = make_trainer(config, [History(folder / "history.csv"), *keepers.values(), stopper], steps)
+    place = Place(trainer.global_rank, trainer.world_size)
+    checkpoint = _checkpoint(folder, config) if resume else None
+    if place.first and not resume:  # the others may find what the first has begun
+        _refuse_existing(folder)
+    module, training, validation = _prepare(config, table, place)
+    provenance = _describe_data(table, config)
+    if checkpoint:
+        _refuse_changes(folder, provenance, module.distiller)
+        training.load_state_dict(_loader_state(checkpoint))
+    elif place.first:
+        _open_folder(folder, config, provenance, module.distiller)
+    with stopper.listening(), _without_lightnings_remarks():
+        trainer.fit(module, training, validation, ckpt_path=checkpoint, weights_only=True if checkpoint else None)
+    finished = _finish(config, table, module, keepers, provenance, validation.dataset) if place.first else None
+    return from_first(finished)
+
+
+def _prepare(
+    config: TrainConfig, table: Table, place: Place
+) -> tuple[ClassifierModule, ResumableLoader, ResumableLoader]:
+    """The network with its teacher, and the loaders of training and validation."""
     teacher = open_teacher(config, table)
     lt.seed_everything(config.seed, verbose=False)
     network = initial_model(config.model, table.labels, config.preprocess)
-    training, validation = make_loaders(config, table)
+    if not place.first:
+        torch.manual_seed(config.seed + place.rank)  # the same weights, but dropout of its own
+    training, validation = make_loaders(config, table, place)
     datasets = training.dataset, validation.dataset
     distiller = None if teacher is None else make_distiller(config, teacher, table, *datasets)
     files = table.split("train").frame["path"].tolist()
+    augmenter = batch_augmenter(config)
     module = ClassifierModule(
-        network, config.preprocess, config.optim, table.labels, files, distiller, batch_augmenter(config)
+        network, config.preprocess, config.optim, table.labels, files, distiller, augmenter, config.compile
     )
-    provenance = _describe_data(table, config)
-    if checkpoint:
-        _refuse_changes(folder, provenance, distiller)
-        training.load_state_dict(_loader_state(checkpoint))
-    else:
-        _open_folder(folder, config, provenance, distiller)
-    keepers = {name: _keep_best(folder, name) for name in module.weights}
-    stopper = StopPolitely(folder / "checkpoints" / "last.ckpt")
-    trainer = _trainer(config, folder, [*keepers.values(), stopper], len(training))
-    with stopper.listening(), _without_lightnings_remarks():
-        trainer.fit(module, training, validation, ckpt_path=checkpoint, weights_only=True if checkpoint else None)
-    return _finish(config, folder, table, module, keepers, provenance, validation.dataset)
+    return module, training, validation
 
 
 @contextmanager
 def _without_lightnings_remarks() -> Iterator[None]:
-    """Two warnings that speak to Lightning's own developers, or of checkpoints that a resumed run must find there."""
+    """Warnings that speak to Lightning's developers, of checkpoints that must be there, or of figures that agree."""
     with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r".*recommended to use .*sync_dist=True")
         warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)")
         warnings.filterwarnings("ignore", message=r".*Checkpoint directory .* exists and is not empty")
         yield
@@ -174,6 +185,11 @@ def check_trainable(table: Table, config: TrainConfig, found: Sequence[Problem] 
         raise DataError(
             f"the training split has {len(training)} images, fewer than one batch; lower optim.batch_size "
             f"({config.optim.batch_size})"
+        )
+    if len(validation) < config.processes:
+        raise DataError(
+            f"the validation split has {len(validation)} images, fewer than there are processes ({config.processes}); "
+            "lower devices or nodes"
         )
     positive = ((validation.target > 0.5) & validation.mask).any(axis=0)
     negative = ((validation.target <= 0.5) & validation.mask).any(axis=0)
@@ -257,36 +273,8 @@ def _keep_best(folder: Path, weights: str) -> ModelCheckpoint:
     )
 
 
-def _trainer(config: TrainConfig, folder: Path, callbacks: list[Callback], batches: int) -> lt.Trainer:
-    last = ModelCheckpoint(folder / "checkpoints", filename="last", save_top_k=1, enable_version_counter=False)
-    callbacks = [History(folder / "history.csv"), *callbacks, last]
-    shown = config.progress and sys.stdout.isatty()
-    if shown:
-        callbacks.append(ProgressBar())
-    logger: Logger | bool = False
-    if importlib.util.find_spec("tensorboard"):
-        logger = TensorBoardLogger(folder, name="tensorboard", version="")
-    bf16 = config.precision == "bf16" or (
-        config.precision == "auto" and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-    )
-    return lt.Trainer(
-        max_epochs=config.optim.epochs,
-        accelerator="auto",
-        devices=1,
-        precision="bf16-mixed" if bf16 else "32-true",
-        callbacks=callbacks,
-        logger=logger,
-        enable_progress_bar=shown,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,
-        log_every_n_steps=min(10, batches),
-    )
-
-
 def _finish(
     config: TrainConfig,
-    folder: Path,
     table: Table,
     module: ClassifierModule,
     keepers: Mapping[str, ModelCheckpoint],
@@ -294,7 +282,7 @@ def _finish(
     validation: RadiographDataset,
 ) -> RunResult:
     """Choose weights, operating points and calibrations on validation, save, and score the saved model from disk."""
-    part = table.split("valid")
+    folder, part = Path(config.out), table.split("valid")
     architecture = Architecture(config.model.name, dict(config.model.options))
     states = {name: _state(Path(keeper.best_model_path), name) for name, keeper in keepers.items()}
     scores: dict[str, Evaluation] = {}
