@@ -33,8 +33,13 @@ format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# Tables on the screen, JSON in benchmarks/results/ (which git ignores).
+BENCHMARKS := phantom loading block step inference distillation epoch bootstrap
+
 bench: setup
-	for script in phantom block distillation bootstrap loading; do $(BIN)/python benchmarks/$$script.py || exit 1; done
+	for script in $(BENCHMARKS); do \
+		$(BIN)/python benchmarks/$$script.py --json benchmarks/results/$$script.json || exit 1; done
+	$(BIN)/python benchmarks/loading.py --images 96 --large --json benchmarks/results/loading-large.json
 
 clean:
 	rm -rf .venv build dist runs .mypy_cache .pytest_cache .ruff_cache .hypothesis

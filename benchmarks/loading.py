@@ -1,28 +1,33 @@
-"""Images per second from disk to a training batch: the paper's pipeline against the pack, sides in turn, medians.
+"""Measure loading, from disk to a training batch: the paper's pipeline against the pack.
 
-Sides, all on this process and (where it matters) one torch thread, so per core; each makes batches of 32 at 224 px:
+    python benchmarks/loading.py [--images 512] [--large] [--rounds 7]
+
+All sides run in this process on one torch thread, so per core; each makes batches of 32 at 224 px, of the pictures in
+the same order. The page cache holds them, as in the second epoch of a set that fits into memory:
 
 - paper: Pillow decode, bicubic resize, timm's RandAugment, to float, normalise [6.2], picture by picture;
 - decode: decode and bicubic resize alone (what packing costs), in full and at reduced size;
 - pack: the uint8 batch from the memory map;
 - pack, batch augmentation: the same and RandAugment on the whole batch, on the CPU;
 - pack, timm augmentation: the same and timm's, picture by picture;
-- copy: as many bytes copied by NumPy, the limit of any loader.
+- copy: as many bytes from a memory block of 256 MiB, one part after the other: the memory's bandwidth, the limit of any
+  loader; copy in cache: the same bytes again and again.
 
-    python benchmarks/loading.py [--images 512] [--large] [--json FILE]
+Packing is measured on all processors, beside decoding alone in as many threads.
 """
 
-import argparse
-import json
-import statistics
 import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import count, cycle
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
+from record import Table, against_one, make_parser, positive, publish
+from timing import Job, Timing, interleaved
 from timm.data.auto_augment import rand_augment_transform
 
 from mxa.data.augment import Augment, Augmenter
@@ -33,29 +38,103 @@ from mxa.data.options import DataOptions, read
 from mxa.data.pack import open_pack
 from mxa.data.packing import make_pack
 from mxa.data.phantom import make_phantom
+from mxa.data.table import Table as Radiographs
 from mxa.preprocess import Preprocess
 
-CONTRACT, BATCH, ROUNDS = Preprocess(), 32, 7
+CONTRACT, PACKING_ROUNDS = Preprocess(), 3
+MEMORY = 256 * 2**20
+"""Bytes that are copied from: more than a processor's caches hold for one core."""
+Rows = np.ndarray
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the benchmark."""
+    parser = make_parser(__doc__)
+    parser.add_argument("--images", type=positive, default=512)
+    parser.add_argument("--size", type=positive, default=320, help="short side of the files' pictures in pixels")
+    parser.add_argument("--large", action="store_true", help="pictures of CheXpert's full size, 2320 x 2828")
+    parser.add_argument("--batch", type=positive, default=32)
+    options = parser.parse_args(argv)
+    if options.batch > options.images:
+        parser.error(f"--batch {options.batch} is more than --images {options.images}; a batch holds no picture twice")
+    with tempfile.TemporaryDirectory() as name, one_torch_thread():
+        folder = Path(name)
+        root = make_phantom(folder / "data", images=options.images, size=options.size, masks=False)
+        if options.large:
+            enlarge(root)
+        table = read(DataOptions(root=str(root)))
+        timings = interleaved(sides(table, folder, options.batch), options.rounds, options.seconds)
+        made = interleaved(packing(table, folder), PACKING_ROUNDS)
+        publish(
+            "loading",
+            parser,
+            options,
+            Table(
+                f"loading, batches of {options.batch}, one core",
+                timings,
+                options.batch,
+                against_one("paper", list(timings)),
+                columns=bandwidth(timings, options.batch),
+            ),
+            Table("packing, all processors", made, len(table), against_one("decoding alone", list(made))),
+        )
+
+
+@contextmanager
+def one_torch_thread() -> Iterator[None]:
+    """NumPy, Pillow and torch alike use one core."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def enlarge(root: Path) -> None:
-    """Replace the phantom's pictures by ones of CheXpert's full size, 2320 x 2828."""
+    """Replace the phantom's pictures by ones of CheXpert's full size."""
     for file in root.rglob("*.jpg"):
         with Image.open(file) as image:
             image.resize((2320, 2828), Image.Resampling.BICUBIC).save(file, quality=90)
 
 
-def sides(root: Path, folder: Path) -> dict[str, Callable[[np.ndarray], object]]:
-    """What is timed; each takes the rows of one batch."""
-    table = read(DataOptions(root=str(root)))
+def sides(table: Radiographs, folder: Path, batch: int) -> dict[str, Job]:
+    """What is timed, each a call that makes the next batch."""
     files = table.files()
     pack = open_pack(make_pack(table, folder / "pack", CONTRACT), CONTRACT)
     dataset = RadiographDataset(table, CONTRACT, pack.pixels, positions=pack.rows_of(table))
-    randaugment = rand_augment_transform("rand-m5-mstd0.2-inc2", {"img_mean": 114})
     batched, single = BatchAugmenter(RandAugment(5, 0.2), 0, 114), Augmenter(Augment(implementation="timm"), 0, 114)
-    source = np.random.default_rng(0).integers(0, 256, (BATCH, CONTRACT.size, CONTRACT.size)).astype(np.uint8)
 
-    def paper(rows: np.ndarray) -> object:
+    def taken(rows: Rows) -> torch.Tensor:
+        return dataset.decoded(torch.from_numpy(rows))
+
+    def one_by_one(rows: Rows) -> object:
+        return [single(picture, 0, int(row)) for picture, row in zip(taken(rows).numpy(), rows, strict=True)]
+
+    loaders: dict[str, Callable[[Rows], object]] = {
+        "paper": paper_pipeline(files),
+        "decode": lambda rows: [decode(files[row], CONTRACT) for row in rows],
+        "decode, reduced": lambda rows: [decode(files[row], CONTRACT, reduced=True) for row in rows],
+        "pack": taken,
+        "pack, batch augmentation": lambda rows: batched.apply(taken(rows)[:, None], batched.plan(0, rows)),
+        "pack, timm augmentation": one_by_one,
+    }
+    order = np.random.default_rng(0).permutation(len(table))
+    batches = [order[start : start + batch] for start in range(0, len(order) - batch + 1, batch)]
+    return {side: over(loader, batches) for side, loader in loaders.items()} | copies(batch)
+
+
+def over(loader: Callable[[Rows], object], batches: Sequence[Rows]) -> Job:
+    """Each call loads the next batch, and after the last one the first."""
+    turns = cycle(batches)
+    return lambda: loader(next(turns))
+
+
+def paper_pipeline(files: Sequence[Path]) -> Callable[[Rows], torch.Tensor]:
+    """The paper's pipeline from its description [6.2]."""
+    randaugment = rand_augment_transform("rand-m5-mstd0.2-inc2", {"img_mean": 114})
+
+    def load(rows: Rows) -> torch.Tensor:
         found = []
         for row in rows:
             with Image.open(files[row]) as image:
@@ -64,77 +143,44 @@ def sides(root: Path, folder: Path) -> dict[str, Callable[[np.ndarray], object]]
             found.append((pixels - CONTRACT.mean) / CONTRACT.std)
         return torch.from_numpy(np.stack(found))
 
-    def taken(rows: np.ndarray) -> torch.Tensor:
-        return dataset.decoded(torch.from_numpy(rows))
+    return load
 
-    def one_by_one(rows: np.ndarray) -> object:
-        return [single(picture, 0, int(row)) for picture, row in zip(taken(rows).numpy(), rows, strict=True)]
 
+def copies(batch: int) -> dict[str, Job]:
+    """As many bytes as a uint8 batch has, copied by NumPy."""
+    block = np.ones(max(1, MEMORY // batch_bytes(batch)) * batch_bytes(batch), dtype=np.uint8)
+    parts = cycle(np.split(block, len(block) // batch_bytes(batch)))
+    again = block[: batch_bytes(batch)]
+    return {"copy": lambda: next(parts).copy(), "copy in cache": again.copy}
+
+
+def batch_bytes(batch: int) -> int:
+    """Of a uint8 batch."""
+    return batch * CONTRACT.size**2
+
+
+def bandwidth(timings: Mapping[str, Timing], batch: int) -> dict[str, dict[str, float]]:
+    """Bytes per second of the finished uint8 batches, and the share of what memory allows."""
+    rate = {side: batch_bytes(batch) / timing.spread.median for side, timing in timings.items()}
     return {
-        "paper": paper,
-        "decode": lambda rows: [decode(files[row], CONTRACT) for row in rows],
-        "decode, reduced": lambda rows: [decode(files[row], CONTRACT, reduced=True) for row in rows],
-        "pack": taken,
-        "pack, batch augmentation": lambda rows: batched.apply(taken(rows)[:, None], batched.plan(0, rows)),
-        "pack, timm augmentation": one_by_one,
-        "copy": lambda _: source.copy(),
+        "GB/s": {side: value / 1e9 for side, value in rate.items()},
+        "% of the limit": {side: 100 * value / rate["copy"] for side, value in rate.items()},
     }
 
 
-def packing(root: Path, folder: Path) -> dict[str, float]:
-    """Images/s of packing on all processors, and of decode and resize alone in the same number of threads."""
-    from concurrent.futures import ThreadPoolExecutor
+def packing(table: Radiographs, folder: Path) -> dict[str, Job]:
+    """Packing, and decode and resize alone."""
+    number = count()
 
-    table = read(DataOptions(root=str(root)))
-    found: dict[str, list[float]] = {"packing": [], "decoding alone": []}
-    for turn in range(3):
-        start = time.perf_counter()
-        make_pack(table, folder / f"again-{turn}", CONTRACT)
-        found["packing"].append(len(table) / (time.perf_counter() - start))
-        start = time.perf_counter()
+    def decode_all() -> None:
         with ThreadPoolExecutor() as pool:
             for _ in pool.map(lambda file: decode(file, CONTRACT, reduced=True), table.files()):
                 pass
-        found["decoding alone"].append(len(table) / (time.perf_counter() - start))
-    return {name: statistics.median(values) for name, values in found.items()}
 
-
-def main() -> None:
-    """Print a line per side, and write them as JSON if asked to."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=512)
-    parser.add_argument("--large", action="store_true", help="pictures of 2320 x 2828 instead of 320 x 390")
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        root = make_phantom(folder / "data", images=options.images, masks=False)
-        if options.large:
-            enlarge(root)
-        jobs = sides(root, folder)
-        rates: dict[str, list[float]] = {side: [] for side in jobs}
-        rng = np.random.default_rng(0)
-        count = len(read(DataOptions(root=str(root))))
-        for _ in range(ROUNDS):
-            rows = rng.permutation(count)[:BATCH]
-            for side, job in jobs.items():
-                job(rows)  # its pages and caches are warm, as in the second epoch
-                repeats = 1 if side in {"paper", "decode", "decode, reduced"} else 20
-                start = time.perf_counter()
-                for _ in range(repeats):
-                    job(rows)
-                rates[side].append(repeats * BATCH / (time.perf_counter() - start))
-        medians = {side: statistics.median(values) for side, values in rates.items()}
-        for side, values in rates.items():
-            ratio = medians[side] / medians["paper"]
-            print(
-                f"{side}: {medians[side]:,.0f} images/s ({min(values):,.0f} to {max(values):,.0f}), {ratio:.1f} x paper"
-            )
-        made = packing(root, folder)
-        print(", ".join(f"{what}: {rate:,.0f} images/s" for what, rate in made.items()), "on all processors")
-    if options.json:
-        options.json.write_text(json.dumps({"images_per_s": rates, "packing": made}, indent=2) + "\n")
+    return {
+        "packing": lambda: make_pack(table, folder / f"pack-{next(number)}", CONTRACT),
+        "decoding alone": decode_all,
+    }
 
 
 if __name__ == "__main__":

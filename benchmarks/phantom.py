@@ -1,46 +1,40 @@
-"""Measure how many phantom images one core draws and saves per second; prints JSON.
+"""Measure how many phantom images one core draws and saves per second.
 
-    python benchmarks/phantom.py [--images 300] [--size 320] [--repeats 3]
+    python benchmarks/phantom.py [--images 300] [--size 320] [--rounds 3]
 
-Both rates are of the best repeat: ``per_second`` by the clock, ``per_cpu_second`` by this process's CPU time, which
-other work on the machine disturbs less.
+The images per second of the process's CPU time are disturbed less by other work on the machine.
 """
 
-import argparse
-import json
-import platform
 import tempfile
-import time
+from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
+
+from record import Table, make_parser, positive, publish
+from timing import Spread, interleaved
 
 from mxa.data.phantom import make_phantom
 
+SIDE = "draw and save"
 
-def main() -> None:
+
+def main(argv: Sequence[str] | None = None) -> None:
     """Run the benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=300)
-    parser.add_argument("--size", type=int, default=320)
-    parser.add_argument("--repeats", type=int, default=3)
-    options = parser.parse_args()
-    wall, cpu = [], []
+    parser = make_parser(__doc__, rounds=3, seconds=None)
+    parser.add_argument("--images", type=positive, default=300)
+    parser.add_argument("--size", type=positive, default=320, help="short side of the pictures in pixels")
+    options = parser.parse_args(argv)
+    number = count()
     with tempfile.TemporaryDirectory() as folder:
-        # Imports, statistics and noise tiles are not what is measured.
-        make_phantom(Path(folder) / "warm", images=8, size=options.size, workers=1)
-        for k in range(options.repeats):
-            start, start_cpu = time.perf_counter(), time.process_time()
-            make_phantom(Path(folder) / str(k), images=options.images, size=options.size, workers=1)
-            wall.append(time.perf_counter() - start)
-            cpu.append(time.process_time() - start_cpu)
-    result = {
-        "images": options.images,
-        "size": options.size,
-        "per_second": round(options.images / min(wall), 1),
-        "per_cpu_second": round(options.images / min(cpu), 1),
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-    }
-    print(json.dumps(result, indent=1))
+
+        def draw() -> Path:
+            out = Path(folder) / str(next(number))
+            return make_phantom(out, images=options.images, size=options.size, workers=1)
+
+        timings = interleaved({SIDE: draw}, options.rounds)
+    rate = options.images / Spread.of(timings[SIDE].cpu_seconds).median
+    columns = {"images/CPU-s": {SIDE: rate}}
+    publish("phantom", parser, options, Table("phantom, one core", timings, options.images, columns=columns))
 
 
 if __name__ == "__main__":
