@@ -11,11 +11,12 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+import dicom_files
 from conftest import same_state, small_config, write_chexpert
 from mxa.data import packing
 from mxa.data.decode import decode, decode_all
 from mxa.data.loader import RadiographDataset
-from mxa.data.options import DataOptions, read
+from mxa.data.options import CsvOptions, DataOptions, read
 from mxa.data.pack import INDEX, MANIFEST, PIXELS, REJECTS, open_pack
 from mxa.data.packing import make_pack, verify_pack
 from mxa.data.table import Table
@@ -226,3 +227,26 @@ def test_small_jpegs_and_other_formats_are_decoded_in_full(tmp_path: Path) -> No
     radiograph(1900, 2300).save(tmp_path / "large.png")
     for file in tmp_path.iterdir():
         np.testing.assert_array_equal(decode(file, contract), decode(file, contract, reduced=True))
+
+
+def test_a_folder_of_png_jpeg_and_dicom(tmp_path: Path) -> None:
+    """One table, three kinds of files; the DICOM file is inverted and of 12 bits, and becomes the same picture."""
+    grey = np.random.default_rng(0).integers(0, 256, (40, 40)).astype(np.uint8)
+    grey[0, :2] = 0, 255
+    Image.fromarray(grey).save(tmp_path / "a.png")
+    Image.fromarray(grey).save(tmp_path / "b.jpg", quality=100)
+    inverted = (255 - grey).astype(np.uint16) * 16
+    dicom_files.write(
+        tmp_path / "c.dcm", inverted, BitsStored=12, PhotometricInterpretation="MONOCHROME1", ViewPosition="LL"
+    )
+    dicom_files.write(tmp_path / "d", inverted[:, :20], Modality="CT")
+    (tmp_path / "labels.csv").write_text("path,Edema\n" + "".join(f"{n},1\n" for n in ("a.png", "b.jpg", "c.dcm")))
+    options = DataOptions(
+        root=str(tmp_path), dataset="csv", csv=CsvOptions(file=str(tmp_path / "labels.csv"), only_split="train"), labels=["Edema"]
+    )
+    pack = open_pack(make_pack(read(options), tmp_path / "pack", Preprocess(size=40)), Preprocess(size=40))
+    np.testing.assert_array_equal(pack.pixels[0], grey)
+    np.testing.assert_array_equal(pack.pixels[2], grey)
+    assert np.abs(pack.pixels[1].astype(int) - grey).mean() < 2
+    with pytest.raises(DataError, match=r"d: not taken as a chest radiograph: .*CT"):
+        decode(tmp_path / "d", Preprocess(size=40))

@@ -16,7 +16,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from mxa.data.csvfile import OLDEST
-from mxa.data.images import check_wide_range, read_grey
+from mxa.data.decode import read_picture
+from mxa.data.images import check_wide_range
 from mxa.data.problems import Problem, Severity
 from mxa.data.table import Table
 from mxa.errors import ConfigError, DataError
@@ -74,7 +75,8 @@ def check_dataset(
         The problems, those of the table first, then those of files in the table's order, then equal pixels.
 
     Raises:
-        ConfigError: If ``workers`` is below 1 or ``wide_range`` unknown.
+        ConfigError: If ``workers`` is below 1, ``wide_range`` is unknown, or a DICOM file needs a package that is not
+            installed.
     """
     if workers < 1:
         raise ConfigError(f"workers is {workers}; give at least 1")
@@ -115,7 +117,7 @@ def _inspect(path: Path, pixels: bool, wide_range: str) -> _Result:
     if not pixels:
         return None
     try:
-        image = read_grey(path, wide_range=wide_range)
+        image = read_picture(path, wide_range=wide_range)
     except DataError as error:
         return "unreadable image", str(error)
     # The shape counts: the same bytes in another shape are another picture.

@@ -1,4 +1,7 @@
-"""Decode and resize radiographs to the contract's pixels: one file, or a whole table at once into memory."""
+"""Decode and resize radiographs to the contract's pixels: one file, or a whole table at once into memory.
+
+Pictures of a data set are taken as its table has them: a DICOM file may show any view.
+"""
 
 import os
 from collections.abc import Callable, Sequence
@@ -8,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from mxa.data.dicom import VIEWS, is_dicom, read_dicom
 from mxa.data.images import read_grey
 from mxa.preprocess import Preprocess
 
@@ -16,6 +20,23 @@ Progress = Callable[[int, int], None]
 
 OVERSAMPLING = 2
 """A JPEG decoded at reduced size keeps at least this many times the contract's pixels on each side."""
+
+
+def read_picture(path: Path, *, wide_range: str, at_least: int | None = None) -> npt.NDArray[np.uint8]:
+    """One file of a data set, DICOM or what Pillow knows, to (H, W) uint8.
+
+    Args:
+        path: the file.
+        wide_range: what 16-bit pixels of other files than DICOM mean, see :func:`mxa.data.images.read_grey`.
+        at_least: as there.
+
+    Raises:
+        DataError: the file is missing or is not a readable radiograph; the message names it.
+        ConfigError: a DICOM file needs a package that is not installed, or ``wide_range`` is unknown.
+    """
+    if is_dicom(path):
+        return read_dicom(path, views=VIEWS).pixels
+    return read_grey(path, wide_range=wide_range, at_least=at_least)
 
 
 def decode(path: Path, preprocess: Preprocess, *, reduced: bool = False) -> npt.NDArray[np.uint8]:
@@ -29,9 +50,10 @@ def decode(path: Path, preprocess: Preprocess, *, reduced: bool = False) -> npt.
 
     Raises:
         DataError: the file is missing or is not a readable radiograph; the message names it.
+        ConfigError: a DICOM file needs a package that is not installed.
     """
     at_least = OVERSAMPLING * preprocess.size if reduced else None
-    return preprocess.resize(read_grey(path, wide_range=preprocess.wide_range, at_least=at_least))
+    return preprocess.resize(read_picture(path, wide_range=preprocess.wide_range, at_least=at_least))
 
 
 def decode_all(
