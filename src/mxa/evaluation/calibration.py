@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import optimize, special
 
 from mxa.errors import ConfigError, DataError
 from mxa.evaluation.metrics import FloatArray, count_by_score, require_probability, sigmoid
@@ -60,6 +59,8 @@ class Temperature:
         Raises:
             DataError: If a logit is infinite or there is no minimum.
         """
+        from scipy import optimize, special  # fitting alone needs SciPy; applying a calibration must do without
+
         infinite = int(np.isinf(logit).sum())
         if infinite:
             raise DataError(
@@ -183,6 +184,8 @@ class Isotonic:
             logit: (n,) without NaN, n at least 1.
             target: (n,) of 0 and 1.
         """
+        from scipy import optimize
+
         p, positive, negative = count_by_score(sigmoid(logit), target)
         count = positive + negative
         level = optimize.isotonic_regression(positive / count, weights=count).x
@@ -342,6 +345,8 @@ def logit_of(probability: npt.ArrayLike) -> FloatArray:
     Raises:
         DataError: If a probability is outside [0, 1] or not finite.
     """
+    from scipy import special
+
     p = np.asarray(probability, dtype=np.float64)
     require_probability(np.atleast_1d(p))
     return np.asarray(special.logit(p))
@@ -358,6 +363,8 @@ def _newton(score: FloatArray, target: FloatArray) -> tuple[float, float] | None
         a and b, or None if they are not found in :data:`NEWTON_STEPS` steps.
     """
     design = np.stack([score, np.ones_like(score)], axis=1)
+
+    from scipy import special
 
     def loss(parameters: FloatArray) -> float:
         z = design @ parameters

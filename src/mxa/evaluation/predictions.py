@@ -25,6 +25,16 @@ from mxa.evaluation.metrics import (
 )
 from mxa.labels import LabelSet
 
+_OF_PREDICT = frozenset(
+    {
+        *("sop_instance_uid", "status", "reason", "boxes", "notes", "operating_point", "calibration"),
+        *("model_hash", "contract_version", "width", "height"),
+    }
+)
+"""What :mod:`mxa.archive.rows` writes beside path and findings."""
+
+_BESIDE_A_FINDING = (":logit", ":decision")
+
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
@@ -179,8 +189,8 @@ def read_predictions(file: str | os.PathLike[str], labels: LabelSet | None = Non
 
     The rows are named by one column: path, Path or Image Index (images), or study or Study (studies). With an image
     column, a study column says to which study each image belongs. A patient column (in any case) may be there, and the
-    error column that ``mxa predict`` writes. Every other column is a finding, under its own name or an alias; there
-    may be any of them, in any order.
+    columns that ``mxa predict`` writes beside probabilities. Every other column is a finding, under its own name or an
+    alias; there may be any of them, in any order.
 
     Args:
         file: The CSV.
@@ -191,16 +201,17 @@ def read_predictions(file: str | os.PathLike[str], labels: LabelSet | None = Non
 
     Raises:
         DataError: If the file cannot be read or has no row; the columns do not name the rows or the findings, or name
-            them twice; a column is unknown; a row was not predicted (its error is not blank), has no name or has
-            another row's; or a value is not a number in [0, 1]. The message names the line and column.
+            them twice; a column is unknown; a row was not predicted (its error or reason is not blank), has no name or
+            has another row's; or a value is not a number in [0, 1]. The message names the line and column.
     """
     source = Path(file)
     frame = read_frame(source)
     rows = row_names(frame, source)
-    used = rows.columns
-    if "error" in frame.columns:
-        _require_no_errors(frame, rows.key, source)
-        used |= {"error"}
+    beside = _beside(frame)
+    for column in ("error", "reason"):
+        if column in beside:
+            _require_no_errors(frame[column], rows.key, source)
+    used = rows.columns | beside
     found, columns = finding_columns(frame, used, labels, source, others_allowed=False)
     probability = _probabilities(frame[columns], source)
     return FilePredictions(
@@ -226,13 +237,23 @@ def read_csv(file: str | os.PathLike[str], labels: LabelSet) -> Predictions:
     return Predictions(found.key, found.patient, found.probability, labels)
 
 
-def _require_no_errors(frame: pd.DataFrame, key: Sequence[str], source: Path) -> None:
-    failed = np.flatnonzero(frame["error"].notna().to_numpy())
+def _beside(frame: pd.DataFrame) -> frozenset[str]:
+    """The columns that only ``mxa predict`` writes; "error" it wrote formerly."""
+    names = {str(name) for name in frame.columns}
+    beside = names & {"error"}
+    if names >= _OF_PREDICT:
+        beside |= _OF_PREDICT
+        beside |= {name for finding in names for end in _BESIDE_A_FINDING if (name := finding + end) in names}
+    return frozenset(beside)
+
+
+def _require_no_errors(errors: pd.Series, key: Sequence[str], source: Path) -> None:
+    failed = np.flatnonzero(errors.notna().to_numpy())
     if len(failed):
         first = int(failed[0])
         raise DataError(
             f"{source}: {len(failed)} rows have an error in place of a prediction, the first {key[first]}: "
-            f"{frame['error'].iloc[first]}; predict them again, or take them out of predictions and labels"
+            f"{errors.iloc[first]}; predict them again, or take them out of predictions and labels"
         )
 
 

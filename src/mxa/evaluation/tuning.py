@@ -5,14 +5,16 @@ Test data never choose: they are only scored with what is stored here.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mxa.errors import ConfigError
 from mxa.evaluation import calibration
 from mxa.evaluation.calibration import Calibration
-from mxa.evaluation.cases import Cases
 from mxa.evaluation.thresholds import OperatingPoint, Rule, choose_operating_point
 from mxa.labels import LabelSet
+
+if TYPE_CHECKING:
+    from mxa.evaluation.cases import Cases  # pandas; reading what was chosen must do without
 
 RULES = ("youden", "f1", "sensitivity=0.9", "specificity=0.9")
 """The operating points of a freshly trained model."""
@@ -79,7 +81,7 @@ class Tuning:
 
 
 def tune(
-    cases: Cases,
+    cases: "Cases",
     *,
     rules: Sequence[str] = RULES,
     kinds: Sequence[str] = calibration.KINDS,
