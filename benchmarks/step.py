@@ -44,9 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def prepare(name: str, batch: Batch, *, bf16: bool, compiled: bool = False) -> tuple[Callable[[], None], int]:
     """A step of a network with random weights, and how many parameters it has."""
     network = build_model(name, len(LABELS), batch.image.shape[-1])
-    module = make_module(network, OptimConfig())
-    if compiled:
-        network.compile()
+    module = make_module(network, OptimConfig(), compiled=compiled)
     return make_step(module, batch, bf16=bf16), sum(parameter.numel() for parameter in network.parameters())
 
 

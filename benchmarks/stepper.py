@@ -26,9 +26,11 @@ class UnattachedModule(ClassifierModule):
         """Drop it."""
 
 
-def make_module(network: nn.Module, optim: OptimConfig, distiller: Distiller | None = None) -> UnattachedModule:
+def make_module(
+    network: nn.Module, optim: OptimConfig, distiller: Distiller | None = None, *, compiled: bool = False
+) -> UnattachedModule:
     """The training module of a network, on the device and ready to train."""
-    module = UnattachedModule(network, Preprocess(), optim, LABELS, [], distiller)
+    module = UnattachedModule(network, Preprocess(), optim, LABELS, [], distiller, compiled=compiled)
     module.to(DEVICE).train()
     module.on_fit_start()
     return module

@@ -10,14 +10,13 @@ import pytest
 import torch
 from sklearn.metrics import roc_curve
 
-import mxa
 from conftest import ROOT_NAME, write_chexpert
 from mxa.calibrate import calibrate
 from mxa.data.options import DataOptions, read
 from mxa.errors import ArtifactError, ConfigError, DataError
 from mxa.evaluation.tuning import Tuning
 from mxa.labels import CHEXPERT14
-from mxa.models.artifact import Architecture, Classifier, fingerprint
+from mxa.models.artifact import Architecture, Classifier, fingerprint, load, save
 from mxa.models.build import build_model
 from mxa.predict import predict_table
 from mxa.preprocess import Preprocess
@@ -32,7 +31,7 @@ def model(tmp_path: Path) -> Path:
         for parameter in network.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.05)
     one = Classifier(network, Architecture("efficientvit_m0", {}), CHEXPERT14, Preprocess(size=64), {"note": "test"})
-    return mxa.save(one, tmp_path / "model")
+    return save(one, tmp_path / "model")
 
 
 def stored(model: Path) -> Tuning:
@@ -44,7 +43,7 @@ def test_thresholds_are_the_best_on_validation(model: Path, tiny_chexpert: Path)
     assert list(tuning.operating_points) == ["youden", "sensitivity=0.8"]
     assert list(tuning.calibrations) == ["temperature", "platt", "isotonic"]
     valid = read(DataOptions(root=str(tiny_chexpert))).split("valid")
-    probability = predict_table(mxa.load(model), valid).probability
+    probability = predict_table(load(model), valid).probability
     seen = 0
     for j, finding in enumerate(CHEXPERT14):
         y, p = valid.target[:, j], probability[:, j]
@@ -144,7 +143,7 @@ def test_calibrations_are_of_the_raw_logits(model: Path, tiny_chexpert: Path) ->
     """Isotonic calibration has the observed frequency of every step, on the data that it was fitted on."""
     tuning = calibrate(model, DataOptions(root=str(tiny_chexpert)))
     valid = read(DataOptions(root=str(tiny_chexpert))).split("valid")
-    predictions = predict_table(mxa.load(model), valid)
+    predictions = predict_table(load(model), valid)
     found = tuning.calibrations["isotonic"].apply(predictions.logit)
     for j, finding in enumerate(CHEXPERT14):
         if finding in tuning.calibrations["isotonic"].curves:

@@ -20,14 +20,13 @@ from sklearn.metrics import (
     roc_curve,
 )
 
-import mxa
 from conftest import ROOT_NAME, write_chexpert
 from mxa.data.options import DataOptions, read
 from mxa.errors import ArtifactError, ConfigError, DataError
 from mxa.evaluate import Sources, evaluate
 from mxa.evaluation.assessment import Assessment, AssessOptions
 from mxa.labels import CHEXPERT14, LabelPolicy
-from mxa.models.artifact import Architecture, Classifier
+from mxa.models.artifact import Architecture, Classifier, load, save
 from mxa.models.build import build_model
 from mxa.predict import predict_table
 from mxa.preprocess import Preprocess
@@ -533,7 +532,7 @@ def model(tiny_chexpert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     data = {"dataset": "chexpert", "fingerprint": read(DataOptions(root=str(tiny_chexpert))).fingerprint()}
     data |= {"images": {"train": 40}, "policy": {"uncertain": "u-ones", "blank": "negative"}}
     one = Classifier(network, Architecture("efficientvit_m0", {}), CHEXPERT14, Preprocess(size=64), {"data": data})
-    return mxa.save(one, tmp_path_factory.mktemp("model") / "model")
+    return save(one, tmp_path_factory.mktemp("model") / "model")
 
 
 def of_model(model: Path, root: Path, split: str, **more: object) -> Sources:
@@ -613,6 +612,6 @@ def test_a_models_probabilities_are_those_of_its_logits(
 ) -> None:
     found = evaluate(of_model(model, tiny_chexpert, "test"), FEW, tmp_path / "out")
     table = read(DataOptions(root=str(tiny_chexpert))).split("test")
-    expected = predict_table(mxa.load(model), table)
+    expected = predict_table(load(model), table)
     assert np.array_equal(found.cases.logit, expected.logit)
     assert np.array_equal(found.cases.target, table.target)

@@ -163,9 +163,10 @@ def test_the_python_example(workplace: Path, monkeypatch: pytest.MonkeyPatch) ->
     subprocess.run([sys.executable, "-m", *small(train)], cwd=workplace, check=True, capture_output=True, timeout=300)
     monkeypatch.chdir(workplace)
     (example,) = shown("python")
-    names: dict[str, object] = {"grey": np.zeros((90, 120), np.uint8)}
+    Image.fromarray(np.tile(np.arange(120, dtype=np.uint8), (90, 1))).save(workplace / "radiograph.png")
+    names: dict[str, object] = {}
     exec(compile(example, "README.md", "exec"), names)
-    assert names["probabilities"].shape == (1, 14)  # type: ignore[attr-defined]
+    assert names["prediction"].probabilities.shape == (14,)  # type: ignore[attr-defined]
     assert len(names["boxes"]) == 6  # type: ignore[arg-type]
 
 

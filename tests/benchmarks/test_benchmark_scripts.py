@@ -102,6 +102,14 @@ def test_inference(run: Any) -> None:
     assert work[0] == work[1]
 
 
+def test_runtimes(run: Any) -> None:
+    found = run("runtimes", *NETWORKS, "--batch", "1", "--threads", "1", "--seconds", "0")
+    sides = {
+        f"{name}, {runtime}" for name in (PLAIN, MXA, DENSENET) for runtime in ("torch", "onnxruntime", "openvino")
+    }
+    assert any(set(table) == sides for table in found["tables"].values())
+
+
 def test_block(run: Any) -> None:
     found = run("block", *NETWORKS, "--batch", "2", "--seconds", "0")
     for sides in found["tables"].values():

@@ -240,9 +240,13 @@ def test_a_folder_of_png_jpeg_and_dicom(tmp_path: Path) -> None:
         tmp_path / "c.dcm", inverted, BitsStored=12, PhotometricInterpretation="MONOCHROME1", ViewPosition="LL"
     )
     dicom_files.write(tmp_path / "d", inverted[:, :20], Modality="CT")
-    (tmp_path / "labels.csv").write_text("path,Edema\n" + "".join(f"{n},1\n" for n in ("a.png", "b.jpg", "c.dcm")))
+    rows = [f"{name},1\n" for name in ("a.png", "b.jpg", "c.dcm")]
+    (tmp_path / "labels.csv").write_text("".join(["path,Edema\n", *rows]))
     options = DataOptions(
-        root=str(tmp_path), dataset="csv", csv=CsvOptions(file=str(tmp_path / "labels.csv"), only_split="train"), labels=["Edema"]
+        root=str(tmp_path),
+        dataset="csv",
+        csv=CsvOptions(file=str(tmp_path / "labels.csv"), only_split="train"),
+        labels=["Edema"],
     )
     pack = open_pack(make_pack(read(options), tmp_path / "pack", Preprocess(size=40)), Preprocess(size=40))
     np.testing.assert_array_equal(pack.pixels[0], grey)

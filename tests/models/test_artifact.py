@@ -9,14 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-import mxa
 from mxa.errors import ArtifactError, ConfigError
 from mxa.evaluation import calibration
 from mxa.evaluation.metrics import sigmoid
 from mxa.evaluation.thresholds import Rule, choose_operating_point
 from mxa.evaluation.tuning import Tuning
 from mxa.labels import CHEXPERT14, LabelSet
-from mxa.models.artifact import Architecture, Classifier, fingerprint, save, store_tuning
+from mxa.models.artifact import Architecture, Classifier, fingerprint, load, save, store_tuning
 from mxa.models.build import build_model
 from mxa.models.card import model_card
 from mxa.preprocess import Preprocess
@@ -48,7 +47,7 @@ def edit(folder: Path, change: object) -> None:
 )
 def test_a_saved_model_comes_back_the_same(tmp_path: Path, name: str, options: dict[str, object]) -> None:
     original = classifier(name, **options)
-    loaded = mxa.load(mxa.save(original, tmp_path / "model"))
+    loaded = load(save(original, tmp_path / "model"))
     pixels = torch.randint(0, 256, (3, 1, 64, 64), dtype=torch.uint8)
     assert torch.equal(loaded.logits(pixels), original.logits(pixels))
     assert loaded.labels == original.labels
@@ -74,7 +73,7 @@ def test_alternative_weights(tmp_path: Path) -> None:
     original = classifier()
     other = {key: torch.zeros_like(value) for key, value in original.model.state_dict().items()}
     save(original, tmp_path / "model", {"ema": other})
-    loaded = mxa.load(tmp_path / "model", weights="ema")
+    loaded = load(tmp_path / "model", weights="ema")
     assert all((value == 0).all() for value in loaded.model.state_dict().values())
 
 
@@ -125,10 +124,10 @@ def test_a_changed_byte_and_a_changed_length_are_found(tmp_path: Path) -> None:
     whole = file.read_bytes()
     file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     with pytest.raises(ArtifactError, match=r"model\.safetensors is damaged: sha256"):
-        mxa.load(folder)
+        load(folder)
     file.write_bytes(whole[:-7])
     with pytest.raises(ArtifactError, match=rf"damaged: bytes is {len(whole) - 7}"):
-        mxa.load(folder)
+        load(folder)
 
 
 @pytest.mark.parametrize("missing", ["model.safetensors", "config.json"])
@@ -136,7 +135,7 @@ def test_a_missing_file_is_named(tmp_path: Path, missing: str) -> None:
     folder = save(classifier(), tmp_path / "model")
     (folder / missing).unlink()
     with pytest.raises(ArtifactError, match=missing):
-        mxa.load(folder)
+        load(folder)
 
 
 @pytest.mark.parametrize(
@@ -158,14 +157,14 @@ def test_a_wrong_config_is_explained(tmp_path: Path, change: object, message: st
     folder = save(classifier(), tmp_path / "model")
     edit(folder, change)
     with pytest.raises(ArtifactError, match=message):
-        mxa.load(folder)
+        load(folder)
 
 
 def test_garbled_json_is_named(tmp_path: Path) -> None:
     folder = save(classifier(), tmp_path / "model")
     (folder / "config.json").write_text("{")
     with pytest.raises(ArtifactError, match=r"config\.json is not valid JSON"):
-        mxa.load(folder)
+        load(folder)
 
 
 def test_a_pickle_in_disguise_is_not_opened(tmp_path: Path) -> None:
@@ -179,7 +178,7 @@ def test_a_pickle_in_disguise_is_not_opened(tmp_path: Path) -> None:
         ),
     )
     with pytest.raises(ArtifactError, match="not a safetensors file"):
-        mxa.load(folder)
+        load(folder)
 
 
 def test_other_timm_models_build_and_unknown_ones_do_not() -> None:
@@ -205,8 +204,8 @@ def tuned() -> Tuning:
 
 def test_operating_points_and_calibrations_come_back(tmp_path: Path) -> None:
     folder = save(replace(classifier(), tuning=tuned().to_dict()), tmp_path / "model")
-    assert Tuning.from_dict(mxa.load(folder).tuning, CHEXPERT14) == tuned()
-    assert Tuning.from_dict(mxa.load(folder).tuning, CHEXPERT14).point("cost=3").thresholds[0] is None
+    assert Tuning.from_dict(load(folder).tuning, CHEXPERT14) == tuned()
+    assert Tuning.from_dict(load(folder).tuning, CHEXPERT14).point("cost=3").thresholds[0] is None
 
 
 def test_storing_operating_points_changes_nothing_else(tmp_path: Path) -> None:
@@ -221,7 +220,7 @@ def test_storing_operating_points_changes_nothing_else(tmp_path: Path) -> None:
     assert json.loads((folder / "config.json").read_text()) == config | {"tuning": tuned().to_dict()}
     assert {file.name for file in folder.iterdir()} == {"model.safetensors", "config.json", "README.md"}
     pixels = torch.randint(0, 256, (2, 1, 64, 64), dtype=torch.uint8)
-    assert torch.equal(mxa.load(folder).logits(pixels), classifier().logits(pixels))
+    assert torch.equal(load(folder).logits(pixels), classifier().logits(pixels))
 
 
 def test_the_card_names_the_operating_points(tmp_path: Path) -> None:
@@ -247,11 +246,11 @@ def test_a_model_of_an_older_version_still_loads(tmp_path: Path) -> None:
     """Before there were operating points and a count of parameters in the configuration."""
     folder = save(classifier(), tmp_path / "model")
     edit(folder, lambda c: (c.pop("tuning"), c.pop("parameters")))
-    loaded = mxa.load(folder)
+    loaded = load(folder)
     assert loaded.tuning == {}
     assert Tuning.from_dict(loaded.tuning, CHEXPERT14) == Tuning()
     card = model_card(json.loads((folder / "config.json").read_text()))
     assert "parameters." not in card
     assert "Operating points" not in card
     store_tuning(folder, tuned().to_dict())
-    assert Tuning.from_dict(mxa.load(folder).tuning, CHEXPERT14) == tuned()
+    assert Tuning.from_dict(load(folder).tuning, CHEXPERT14) == tuned()

@@ -8,10 +8,9 @@ import torch
 import torch.nn.functional as nnf
 from torch import nn
 
-import mxa
 from mxa.errors import ArtifactError, ConfigError
 from mxa.labels import CHEXPERT14, LabelSet, label_set
-from mxa.models.artifact import Architecture, Classifier, fingerprint
+from mxa.models.artifact import Architecture, Classifier, fingerprint, load, save
 from mxa.models.build import build_model
 from mxa.models.teacher import Teacher, load_teachers, ready_teacher, trained_outputs
 from mxa.preprocess import Preprocess
@@ -76,10 +75,10 @@ def test_frozen_and_in_evaluation_mode_whatever_is_asked(pixels: torch.Tensor) -
 
 
 def test_any_saved_model_can_teach(tmp_path: Path, pixels: torch.Tensor) -> None:
-    saved = mxa.save(classifier(name="mxa_efficientvit_m0"), tmp_path / "model")
+    saved = save(classifier(name="mxa_efficientvit_m0"), tmp_path / "model")
     (model,) = load_teachers([str(saved)])
     teacher = ready_teacher([model], CHEXPERT14, "product").cpu()
-    torch.testing.assert_close(teacher(pixels), mxa.load(saved).logits(pixels), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(teacher(pixels), load(saved).logits(pixels), atol=1e-5, rtol=1e-5)
     described = model.describe()
     assert described["fingerprint"] == fingerprint(saved)
     assert described["outputs"] == list(CHEXPERT14)
@@ -97,7 +96,7 @@ def test_what_training_never_showed_is_not_taught(pixels: torch.Tensor) -> None:
 
 def test_the_fingerprint_follows_weights_and_contract(tmp_path: Path) -> None:
     prints = [
-        fingerprint(mxa.save(one, tmp_path / str(i)))
+        fingerprint(save(one, tmp_path / str(i)))
         for i, one in enumerate(
             [
                 classifier(),

@@ -13,10 +13,10 @@ import torch
 import torchxrayvision
 from torch import nn
 
-import mxa
 from conftest import XRV_FILE, write_xrv_weights, xrv_densenet
 from mxa.errors import ArtifactError, ConfigError
 from mxa.labels import LABEL_SETS, NIH14, canonical
+from mxa.models.artifact import load
 from mxa.models.xrv import CONTRACT, WEIGHTS, convert
 
 NAME = "densenet121-res224-chex"
@@ -33,7 +33,7 @@ def library_logits(folder: Path, grey: np.ndarray) -> tuple[torch.Tensor, list[s
 @pytest.mark.parametrize("legacy", [False, True], ids=["zip", "of 2020"])
 def test_raw_logits_equal_the_librarys(legacy: bool, tmp_path: Path) -> None:
     write_xrv_weights(tmp_path / "cache", legacy=legacy)
-    classifier = mxa.load(convert(NAME, tmp_path / "model", tmp_path / "cache"))
+    classifier = load(convert(NAME, tmp_path / "model", tmp_path / "cache"))
     grey = np.random.default_rng(0).integers(0, 256, (3, 224, 224)).astype(np.uint8)
     expected, targets = library_logits(tmp_path / "cache", grey)
     named = [i for i, name in enumerate(targets) if name]
@@ -61,7 +61,7 @@ def test_the_contract_is_the_librarys_scaling() -> None:
 
 def test_the_folder_remembers_its_source(xrv_cache: Path, tmp_path: Path) -> None:
     folder = convert(NAME, tmp_path / "model", xrv_cache)
-    source = mxa.load(folder).training["source"]
+    source = load(folder).training["source"]
     assert source["file"] == XRV_FILE
     assert source["weights"] == NAME
     assert len(source["sha256"]) == 64
@@ -82,7 +82,7 @@ def test_every_offered_model_is_one_of_the_librarys() -> None:
 def test_other_weights_have_other_findings(tmp_path: Path) -> None:
     url = torchxrayvision.models.model_urls["densenet121-res224-nih"]["weights_url"]
     write_xrv_weights(tmp_path / "cache", file=url.rpartition("/")[2])
-    labels = mxa.load(convert("densenet121-res224-nih", tmp_path / "model", tmp_path / "cache")).labels
+    labels = load(convert("densenet121-res224-nih", tmp_path / "model", tmp_path / "cache")).labels
     assert set(labels) == set(NIH14)
     assert labels.name not in LABEL_SETS
 
@@ -90,7 +90,7 @@ def test_other_weights_have_other_findings(tmp_path: Path) -> None:
 def test_the_librarys_own_cache_is_the_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     write_xrv_weights(tmp_path / ".torchxrayvision" / "models_data")
-    assert mxa.load(convert(NAME, tmp_path / "model")).labels.name == NAME
+    assert load(convert(NAME, tmp_path / "model")).labels.name == NAME
 
 
 def test_neither_file_nor_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 
-import mxa
 from conftest import interrupt_at, same_state, small_config, write_chexpert
 from mxa.data.augment import Augment
 from mxa.data.decode import decode_all
 from mxa.data.options import DataOptions, read
 from mxa.errors import ArtifactError, ConfigError
 from mxa.labels import CHEXPERT14
+from mxa.models.artifact import load, save
 from mxa.models.teacher import Teacher
 from mxa.models.xrv import convert
 from mxa.predict import predict_table
@@ -51,7 +51,7 @@ def config(tiny_chexpert: Path, teacher: str, tmp_path: Path) -> TrainConfig:
 
 
 def state_of(folder: Path) -> dict[str, torch.Tensor]:
-    return dict(mxa.load(folder).model.state_dict())
+    return dict(load(folder).model.state_dict())
 
 
 def history(folder: Path) -> list[dict[str, str]]:
@@ -99,7 +99,7 @@ def test_everything_is_logged_apart(config: TrainConfig, teacher: str) -> None:
 
 def test_the_teachers_own_auc(config: TrainConfig, teacher: str) -> None:
     """At the teacher's size no resizing lies between: the same as scoring the teacher by itself."""
-    one = mxa.load(teacher)
+    one = load(teacher)
     result = train(replace(config, preprocess=replace(config.preprocess, size=48)))
     table = read(config.data).split("valid")
     found = json.loads((result.folder / "teacher.json").read_text())["validation"]
@@ -114,7 +114,7 @@ def test_weights_are_the_mean_over_the_batches(config: TrainConfig) -> None:
     result = train(config)
     table = read(config.data).split("train")
     pixels = torch.from_numpy(decode_all(table.files(), config.preprocess))[:, None]
-    teacher = Teacher([mxa.load(config.kd.teachers[0])], CHEXPERT14)
+    teacher = Teacher([load(config.kd.teachers[0])], CHEXPERT14)
     expected = 1 - teacher(pixels).sigmoid().mean(0)
     for row in history(result.folder):
         found = torch.tensor([float(row[f"kd/weight/{finding}"]) for finding in CHEXPERT14])
@@ -194,7 +194,7 @@ def test_resuming_with_a_teacher(config: TrainConfig, tmp_path: Path, monkeypatc
     resumed = train(config, resume=True)
     assert same_state(state_of(whole.model), state_of(resumed.model))
     shutil.rmtree(moved)
-    mxa.save(mxa.load(whole.model), moved)
+    save(load(whole.model), moved)
     shutil.rmtree(config.out)
     shutil.move(tmp_path / "second", config.out)
     with pytest.raises(ConfigError, match=r"kd\.teacher is another model"):

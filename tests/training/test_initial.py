@@ -6,10 +6,10 @@ import pytest
 import timm
 import torch
 
-import mxa
 from conftest import put_into_hub_cache
 from mxa.errors import ConfigError
 from mxa.labels import CHEXPERT14
+from mxa.models.artifact import load
 from mxa.models.xrv import CONTRACT, convert
 from mxa.preprocess import Preprocess
 from mxa.training.config import ModelConfig
@@ -32,7 +32,7 @@ def test_torchxrayvisions_features_with_a_new_classifier(chex: Path) -> None:
     """[6.2]: the classification layer removed and fine-tuned to 14 findings."""
     torch.manual_seed(0)
     model = initial_model(ModelConfig(name="densenet121", warm_start=str(chex)), CHEXPERT14, CONTRACT)
-    source = mxa.load(chex).model
+    source = load(chex).model
     pixels = torch.rand(2, 1, 224, 224) * 2048 - 1024
     with torch.no_grad():
         features = model.eval().forward_features(pixels)

@@ -17,7 +17,6 @@ import torch
 import yaml
 from timm.scheduler import CosineLRScheduler
 
-import mxa
 from conftest import interrupt_at, same_state, small_config, write_chexpert
 from mxa.data.augment import Augment
 from mxa.data.options import DataOptions, read
@@ -26,6 +25,7 @@ from mxa.evaluation.predictions import read_csv
 from mxa.evaluation.thresholds import Rule, choose_operating_point
 from mxa.evaluation.tuning import Tuning
 from mxa.labels import CHEXPERT14, LabelPolicy
+from mxa.models.artifact import load
 from mxa.predict import predict_table
 from mxa.preprocess import Preprocess
 from mxa.training.callbacks import TrainingInterrupted
@@ -42,7 +42,7 @@ def config(tiny_chexpert: Path, tmp_path: Path) -> TrainConfig:
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return dict(mxa.load(folder / "model").model.state_dict())
+    return dict(load(folder / "model").model.state_dict())
 
 
 def test_a_run_leaves_everything(config: TrainConfig) -> None:
@@ -67,7 +67,7 @@ def test_a_run_leaves_everything(config: TrainConfig) -> None:
 def test_the_saved_model_is_the_one_that_was_scored(config: TrainConfig) -> None:
     result = train(config)
     table = read(config.data).split("valid")
-    loaded = mxa.load(result.model)
+    loaded = load(result.model)
     written = read_csv(result.folder / "validation" / "predictions.csv", CHEXPERT14)
     np.testing.assert_allclose(predict_table(loaded, table).probability, written.probability, atol=1e-6)
     assert written.evaluate(table.target, table.mask).auroc_macro == pytest.approx(result.validation.auroc_macro)
@@ -82,7 +82,7 @@ def test_the_better_weights_are_selected_and_the_others_kept(config: TrainConfig
     assert validation[selected]["auroc_macro"] >= validation[other]["auroc_macro"]
     assert validation[selected]["auroc_macro"] == pytest.approx(result.validation.auroc_macro)
     table = read(config.data).split("valid")
-    kept = predict_table(mxa.load(result.model, weights=other), table).evaluate(table.target, table.mask)
+    kept = predict_table(load(result.model, weights=other), table).evaluate(table.target, table.mask)
     assert kept.auroc_macro == pytest.approx(validation[other]["auroc_macro"])
 
 
@@ -221,7 +221,7 @@ def test_a_warm_start_takes_weights_and_head(
     again = replace(config, out=str(tmp_path / "warm"), model=replace(config.model, warm_start=str(source)))
     with pytest.raises(StopIteration):
         train(again)
-    assert same_state(dict(mxa.load(source).model.state_dict()), started[0])
+    assert same_state(dict(load(source).model.state_dict()), started[0])
     fewer = replace(again, out=str(tmp_path / "fewer"), data=replace(config.data, labels=["Edema", "Fracture"]))
     with pytest.raises(StopIteration):
         train(fewer)
@@ -321,7 +321,7 @@ def test_a_missing_image_stops_before_training(config: TrainConfig, tmp_path: Pa
 def test_alternative_weights_must_exist(config: TrainConfig) -> None:
     result = train(replace(config, optim=replace(OPTIM, ema_decay=0.0)))
     with pytest.raises(ArtifactError, match=r"lists no model-ema.safetensors"):
-        mxa.load(result.model, weights="ema")
+        load(result.model, weights="ema")
 
 
 def test_bf16_trains(config: TrainConfig) -> None:
@@ -340,7 +340,7 @@ def finished(tiny_chexpert: Path, tmp_path_factory: pytest.TempPathFactory) -> T
 def test_a_trained_model_has_operating_points_and_calibrations(finished: TrainConfig) -> None:
     """Chosen on the validation split, of the model's own predictions, and of nothing else."""
     model = Path(finished.out) / "model"
-    tuning = Tuning.from_dict(mxa.load(model).tuning, CHEXPERT14)
+    tuning = Tuning.from_dict(load(model).tuning, CHEXPERT14)
     assert list(tuning.operating_points) == ["youden", "f1", "sensitivity=0.9", "specificity=0.9"]
     assert list(tuning.calibrations) == ["temperature", "platt", "isotonic"]
     valid = read(finished.data).split("valid")
@@ -365,7 +365,7 @@ def test_test_labels_choose_nothing(finished: TrainConfig, tiny_chexpert: Path, 
     again = replace(finished, data=DataOptions(root=str(tmp_path / "data")), out=str(tmp_path / "run"))
     model = train(again).model
     assert same_state(weights(tmp_path / "run"), weights(Path(finished.out)))
-    assert mxa.load(model).tuning == mxa.load(Path(finished.out) / "model").tuning
+    assert load(model).tuning == load(Path(finished.out) / "model").tuning
 
 
 def copied(finished: TrainConfig, tmp_path: Path) -> TrainConfig:

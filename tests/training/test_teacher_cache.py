@@ -12,7 +12,6 @@ import pytest
 import torch
 from PIL import Image
 
-import mxa
 from conftest import write_chexpert
 from mxa.data.decode import decode_all
 from mxa.data.loader import RadiographDataset
@@ -20,7 +19,7 @@ from mxa.data.options import DataOptions, read
 from mxa.data.table import Table
 from mxa.errors import ArtifactError, ConfigError, DataError
 from mxa.labels import CHEXPERT14, label_set
-from mxa.models.artifact import Architecture, Classifier, fingerprint
+from mxa.models.artifact import Architecture, Classifier, fingerprint, load, save
 from mxa.models.build import build_model
 from mxa.preprocess import Preprocess
 from mxa.training.config import KdConfig, TrainConfig
@@ -34,7 +33,7 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> str:
     torch.manual_seed(0)
     model = build_model("resnet10t", 14, 64).eval()
     one = Classifier(model, Architecture("resnet10t", {}), CHEXPERT14, PIXELS, {})
-    return str(mxa.save(one, tmp_path_factory.mktemp("teacher") / "model"))
+    return str(save(one, tmp_path_factory.mktemp("teacher") / "model"))
 
 
 @pytest.fixture
@@ -61,7 +60,7 @@ def test_the_logits_are_the_teachers_by_path(config: TrainConfig, workers: int) 
     shuffled = table.split("train").take(np.random.default_rng(0).permutation(40))
     rows = opened(config).rows_of(shuffled)
     pixels = torch.from_numpy(decode_all(shuffled.files(), PIXELS))[:, None]
-    torch.testing.assert_close(rows.outputs, mxa.load(config.kd.teachers[0]).logits(pixels), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(rows.outputs, load(config.kd.teachers[0]).logits(pixels), atol=1e-4, rtol=1e-4)
     rows.check_pictures(in_memory(shuffled))
     rows.check_pictures(RadiographDataset(shuffled, PIXELS))
     with pytest.raises(DataError, match="lacks 12 of 12 images"):  # the test split is never scored
@@ -229,10 +228,10 @@ def test_damage_is_named(config: TrainConfig, tmp_path: Path) -> None:
 
 
 def test_logits_that_are_not_finite_name_the_image(config: TrainConfig, tmp_path: Path) -> None:
-    one = mxa.load(config.kd.teachers[0])
+    one = load(config.kd.teachers[0])
     with torch.no_grad():
         one.model.get_classifier().bias[3] = float("inf")
-    broken = mxa.save(one, tmp_path / "broken")
+    broken = save(one, tmp_path / "broken")
     with pytest.raises(DataError, match=r"logits of .*train/patient00001/.* are not finite"):
         fill_cache(replace(config, kd=replace(config.kd, teacher=str(broken))))
 
@@ -245,7 +244,7 @@ def test_what_is_needed_is_said(config: TrainConfig) -> None:
 
 
 def test_no_finding_in_common_is_said_before_any_work(config: TrainConfig, tmp_path: Path) -> None:
-    one = mxa.load(config.kd.teachers[0])
-    other = mxa.save(replace(one, labels=label_set([f"Finding {i}" for i in range(14)])), tmp_path / "other")
+    one = load(config.kd.teachers[0])
+    other = save(replace(one, labels=label_set([f"Finding {i}" for i in range(14)])), tmp_path / "other")
     with pytest.raises(ConfigError, match="no finding in common"):
         fill_cache(replace(config, kd=replace(config.kd, teacher=str(other))), progress=lambda *_: pytest.fail("ran"))

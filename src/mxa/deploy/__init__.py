@@ -1,0 +1,1 @@
+"""Trained models outside of training: exported files, the runtimes that execute them, the hub."""

@@ -1,0 +1,116 @@
+"""Take in one picture: a file, pixels or a Pillow image become 8-bit grey, and nothing about them is guessed."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps
+
+from mxa.data.dicom import is_dicom, read_dicom
+from mxa.data.images import MIN_SIDE, read_grey
+from mxa.errors import DataError
+from mxa.preprocess import Preprocess
+
+FRONTAL = ("frontal",)
+_EIGHT_BIT = frozenset({"1", "L", "P", "RGB", "CMYK", "YCbCr"})
+
+
+@dataclass(frozen=True)
+class Source:
+    """One picture as it came.
+
+    Attributes:
+        grey: (H, W) uint8.
+        name: the file; "" for pixels and Pillow images.
+        notes: what a reader of the prediction must know of the picture.
+    """
+
+    grey: npt.NDArray[np.uint8]
+    name: str = ""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels."""
+        height, width = self.grey.shape
+        return width, height
+
+
+def read_source(
+    picture: object,
+    contract: Preprocess,
+    what: str = "the picture",
+    *,
+    views: Collection[str] = FRONTAL,
+    force: bool = False,
+) -> Source:
+    """Read one picture.
+
+    Args:
+        picture: the path of an image or DICOM file; pixels (H, W) uint8, 0 black, 255 white, bone bright; or a Pillow
+            image of 8 bits a channel.
+        contract: says what 16-bit pixels mean.
+        what: how messages call a picture that has no name, such as "picture 3 of the list".
+        views: of DICOM files, those that are accepted, see :func:`mxa.data.dicom.read_dicom`.
+        force: accept DICOM files that are no chest radiograph of these views; the notes say why they would be refused.
+
+    Raises:
+        DataError: it is none of these, or cannot be read; the message says how to convert it.
+        ConfigError: a DICOM file needs a package that is not installed.
+    """
+    if isinstance(picture, str | Path):
+        path = Path(picture)
+        if is_dicom(path):
+            radiograph = read_dicom(path, views=views, force=force)
+            return Source(radiograph.pixels, str(path), (*radiograph.reservations, *radiograph.notes))
+        return Source(read_grey(path, wide_range=contract.wide_range), str(path))
+    if isinstance(picture, Image.Image):
+        return Source(_from_pillow(picture, what))
+    if isinstance(picture, np.ndarray):
+        return Source(_from_pixels(picture, what))
+    raise DataError(
+        f"{what} is a {type(picture).__name__}; give a path, a NumPy array (H, W) of uint8 or a Pillow image"
+    )
+
+
+def _from_pillow(image: Image.Image, what: str) -> npt.NDArray[np.uint8]:
+    """As :func:`mxa.data.images.read_grey` does for files of 8 bits a channel."""
+    # Pillow keeps only the high byte of 16-bit colour; the file's own type shows until the pixels are loaded.
+    wide = any("16" in str(tile[3]) for tile in getattr(image, "tile", ()))
+    if image.mode not in _EIGHT_BIT or wide or "transparency" in image.info or getattr(image, "n_frames", 1) > 1:
+        raise DataError(
+            f"{what} is a Pillow image of mode {image.mode!r} that is not plainly 8-bit grey or colour; give the "
+            "file's path instead, which mxa then decodes by the model's contract, or convert it to mode 'L'"
+        )
+    try:
+        upright = ImageOps.exif_transpose(image)
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        raise DataError(f"{what} cannot be decoded ({error}); fetch or export the file again") from error
+    grey = upright if upright.mode in {"1", "L"} else upright.convert("RGB")
+    return _large_enough(np.array(grey.convert("L"), dtype=np.uint8), what)
+
+
+def _from_pixels(pixels: npt.NDArray[Any], what: str) -> npt.NDArray[np.uint8]:
+    if pixels.dtype != np.uint8:
+        raise DataError(
+            f"{what} has pixels of type {pixels.dtype}, whose black and white are not known; scale them to 0..255 and "
+            "give .astype(numpy.uint8)"
+        )
+    if pixels.ndim == 3 and pixels.shape[2] == 3 and (pixels == pixels[:, :, :1]).all():
+        pixels = pixels[:, :, 0]
+    if pixels.ndim != 2:
+        raise DataError(
+            f"{what} has shape {pixels.shape}; give one grey channel (H, W), or three equal ones (H, W, 3); colour "
+            "must be made grey first, and several pictures go in a list"
+        )
+    return _large_enough(pixels, what)
+
+
+def _large_enough(grey: npt.NDArray[np.uint8], what: str) -> npt.NDArray[np.uint8]:
+    height, width = grey.shape
+    if min(width, height) < MIN_SIDE:
+        raise DataError(f"{what} has only {width} x {height} pixels, at least {MIN_SIDE} a side are needed")
+    return grey
