@@ -1,6 +1,6 @@
 """The boxes of the MXA blocks on radiographs: the paper's Figure 2, with the labels of its Table 1 underneath."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -8,16 +8,16 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
-from mxa.data.images import read_grey
 from mxa.data.table import Table
 from mxa.errors import ConfigError, DataError
+from mxa.explain.explanation import Box, place_boxes, read_radiograph
 from mxa.models.artifact import Classifier
 
-Box = tuple[float, float, float, float]
 RED = "#e3000f"
 STYLES: tuple[Literal[":", "--", "-"], ...] = (":", "--", "-")
 """Line style of stage 1, 2 and 3."""
@@ -44,7 +44,7 @@ def find_regions(classifier: Classifier, files: Sequence[Path]) -> list[RegionPi
         DataError: a file cannot be read.
     """
     contract = classifier.preprocess
-    pictures = [read_grey(file, wide_range=contract.wide_range) for file in files]
+    pictures = [read_radiograph(file, contract) for file in files]
     pixels = torch.from_numpy(np.stack([contract.resize(grey) for grey in pictures])[:, None])
     regions = classifier.regions(pixels)
     if not regions:
@@ -52,11 +52,8 @@ def find_regions(classifier: Classifier, files: Sequence[Path]) -> list[RegionPi
     found = []
     for i, grey in enumerate(pictures):
         height, width = grey.shape
-        placed: dict[str, Box] = {}
-        for name, boxes in regions.items():
-            x1, y1, x2, y2 = contract.to_source(boxes[i].cpu().numpy(), width, height).tolist()
-            placed[name] = (x1, y1, x2, y2)
-        found.append(RegionPicture(grey, placed))
+        own = {name: boxes[i] for name, boxes in regions.items()}
+        found.append(RegionPicture(grey, place_boxes(own, contract, width, height)))
     return found
 
 
@@ -99,25 +96,33 @@ def region_figure(pictures: Sequence[RegionPicture], captions: Sequence[str], co
         ax.set_axis_off()
     for ax, picture, caption in zip(axes, pictures, captions, strict=False):
         ax.imshow(picture.grey, cmap="gray", vmin=0, vmax=255)
-        for stage, box in _last_of_each_stage(picture.boxes).items():
-            x1, y1, x2, y2 = box
-            style = STYLES[stage % len(STYLES)]
-            # Pixel (0, 0) is drawn centred on (0, 0): its edge lies at -0.5.
-            frame = Rectangle(
-                (x1 - 0.5, y1 - 0.5), x2 - x1, y2 - y1, fill=False, edgecolor=RED, linestyle=style, lw=1.6
-            )
-            ax.add_patch(frame)
+        draw_boxes(ax, picture.boxes)
         ax.set_title(caption, y=0, va="top", pad=-3, fontsize=7)  # below the picture
-    stages = sorted({stage for picture in pictures for stage in _last_of_each_stage(picture.boxes)})
-    key = [
-        Line2D([], [], color=RED, linestyle=STYLES[stage % len(STYLES)], label=f"stage {stage + 1}") for stage in stages
-    ]
+    key = box_key(picture.boxes for picture in pictures)
     figure.legend(handles=key, loc="outside lower center", ncols=len(key), fontsize=8, frameon=False)
     return figure
 
 
-def _last_of_each_stage(
-    boxes: dict[str, Box],
-) -> dict[int, Box]:
+def draw_boxes(ax: Axes, boxes: Mapping[str, Box]) -> None:
+    """Draw the last block's box of each stage on a picture that ``imshow`` put into the axes."""
+    for stage, (x1, y1, x2, y2) in _last_of_each_stage(boxes).items():
+        # Pixel (0, 0) is drawn centred on (0, 0): its edge lies at -0.5.
+        corner = (x1 - 0.5, y1 - 0.5)
+        ax.add_patch(
+            Rectangle(corner, x2 - x1, y2 - y1, fill=False, edgecolor=RED, linestyle=_style(stage), linewidth=1.6)
+        )
+
+
+def box_key(boxes: Iterable[Mapping[str, Box]]) -> list[Line2D]:
+    """A line for each stage that has a box in some picture, for a legend."""
+    stages = sorted({stage for own in boxes for stage in _last_of_each_stage(own)})
+    return [Line2D([], [], color=RED, linestyle=_style(stage), label=f"MXA box, stage {stage + 1}") for stage in stages]
+
+
+def _style(stage: int) -> Literal[":", "--", "-"]:
+    return STYLES[stage % len(STYLES)]
+
+
+def _last_of_each_stage(boxes: Mapping[str, Box]) -> dict[int, Box]:
     """Blocks come in the network's order, so that a later block of a stage replaces an earlier one."""
     return {int(name.split(".")[1]): box for name, box in boxes.items()}
