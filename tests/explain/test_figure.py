@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image
 
+import dicom_files
 from mxa.errors import ConfigError, DataError
 from mxa.evaluation.thresholds import BELOW_ZERO, OperatingPoint
 from mxa.evaluation.tuning import Tuning
@@ -385,3 +386,17 @@ def test_wrong_options_are_explained(tmp_path: Path, picture: Path) -> None:
     with pytest.raises(DataError, match=r"cannot write .*gone.*check its folder"):
         write_explanations(model, [picture], tmp_path / "gone" / "out.png", count=1)
     assert not (tmp_path / "out.png").exists()
+
+
+def test_dicom_files_and_their_reservations(tmp_path: Path) -> None:
+    """Refused, or drawn with the reason on the picture."""
+    model = saved(tmp_path / "model")
+    file = tmp_path / "hand.dcm"
+    dicom_files.write(file, noise(90, 70).astype(np.uint16), BitsStored=12, BodyPartExamined="HAND")
+    with pytest.raises(DataError, match=r"hand\.dcm: not taken as a chest radiograph: .*HAND"):
+        write_explanations(model, [file], tmp_path / "page.png")
+    (one,) = write_explanations(model, [file], tmp_path / "page.png", force=True)
+    assert any("HAND" in note for note in one.notes)
+    assert one.grey.shape == (90, 70)
+    figure = explanation_figure(classifier(), [one])
+    assert "HAND" in " ".join(text.get_text() for ax in figure.axes for text in ax.texts)

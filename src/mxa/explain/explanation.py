@@ -3,8 +3,8 @@
 Shapes: H x W the radiograph, L findings, h x w the network's last map.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from mxa.data.images import read_grey
+from mxa.data.dicom import VIEWS
+from mxa.deploy.sources import read_source
 from mxa.errors import ConfigError
 from mxa.evaluation.metrics import sigmoid
 from mxa.explain.cam import class_activation_maps
@@ -39,6 +40,7 @@ class Explanation:
             beyond them, with "crop" it leaves some of them out.
         boxes: of each MXA block by name (``stages.0.blocks.0``) x1, y1, x2, y2 in pixels of ``grey``, cut at its
             edges. Empty without MXA.
+        notes: what a reader must know of the radiograph, such as why its DICOM file would have been refused.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Explanation:
     maps: npt.NDArray[np.float32]
     window: Window
     boxes: Mapping[str, Box]
+    notes: tuple[str, ...] = ()
 
     @property
     def probability(self) -> npt.NDArray[np.float64]:
@@ -71,14 +74,26 @@ class Explanation:
         return stretch(self.maps[self.labels.index(finding)], self.window, *self.grey.shape[::-1])
 
 
-def explain(classifier: Classifier, files: Iterable[str | Path]) -> list[Explanation]:
+def explain(
+    classifier: Classifier, files: Iterable[str | Path], *, views: Collection[str] = VIEWS, force: bool = False
+) -> list[Explanation]:
     """Explain image files, one after the other.
 
+    Args:
+        classifier: the model.
+        files: DICOM files, and what Pillow knows.
+        views: of DICOM files, those that are accepted, see :func:`mxa.data.dicom.read_dicom`.
+        force: accept DICOM files that are no chest radiograph of these views; the notes say why they would be refused.
+
     Raises:
-        ConfigError: the network has no exact class-activation maps.
-        DataError: a file cannot be read; the message names it.
+        ConfigError: the network has no exact class-activation maps, or a DICOM file needs a package that is missing.
+        DataError: a file cannot be read or is refused; the message names it.
     """
-    return [explain_grey(classifier, read_radiograph(file, classifier.preprocess), str(file)) for file in files]
+    explained = []
+    for file in files:
+        source = read_source(file, classifier.preprocess, views=views, force=force)
+        explained.append(replace(explain_grey(classifier, source.grey, source.name), notes=source.notes))
+    return explained
 
 
 def explain_grey(classifier: Classifier, grey: npt.NDArray[np.uint8], name: str = "") -> Explanation:
@@ -104,15 +119,6 @@ def explain_grey(classifier: Classifier, grey: npt.NDArray[np.uint8], name: str 
         window=contract.window(width, height),
         boxes=place_boxes({block: boxes[0] for block, boxes in found.boxes.items()}, contract, width, height),
     )
-
-
-def read_radiograph(file: str | Path, contract: Preprocess) -> npt.NDArray[np.uint8]:
-    """(H, W) uint8: a file at full resolution, as the contract says.
-
-    Raises:
-        DataError: the file cannot be read; the message names it.
-    """
-    return read_grey(file, wide_range=contract.wide_range)
 
 
 def place_boxes(regions: Mapping[str, Tensor], contract: Preprocess, width: int, height: int) -> dict[str, Box]:

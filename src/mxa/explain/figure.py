@@ -6,7 +6,7 @@ figure.
 
 import math
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +17,7 @@ from matplotlib.colors import ListedColormap, Normalize, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
+from mxa.data.dicom import VIEWS
 from mxa.errors import ConfigError
 from mxa.evaluation.figures.style import save
 from mxa.evaluation.thresholds import OperatingPoint
@@ -59,6 +60,8 @@ def write_explanations(
     findings: Sequence[str] = (),
     count: int = 3,
     operating_point: str | None = None,
+    views: Collection[str] = VIEWS,
+    force: bool = False,
 ) -> list[Explanation]:
     """Explain image files with a saved model, and draw it.
 
@@ -69,6 +72,8 @@ def write_explanations(
         findings: whose maps are shown; the ``count`` most probable ones of each file where none is named.
         count: how many findings.
         operating_point: its name; None is "youden" where the model has it, and no decisions where it has not.
+        views: of DICOM files, those that are accepted.
+        force: accept other DICOM files, too; their titles say so.
 
     Raises:
         ConfigError: the suffix, a finding or the operating point is unknown, there are too many files or none, or the
@@ -83,7 +88,7 @@ def write_explanations(
     classifier = load(model)
     tuning = Tuning.from_dict(classifier.tuning, classifier.labels)
     point = tuning.operating_points.get("youden") if operating_point is None else tuning.point(operating_point)
-    explained = explain(classifier, files)
+    explained = explain(classifier, files, views=views, force=force)
     figure = explanation_figure(
         classifier, explained, findings=findings, count=count, point=point, model_hash=fingerprint(model)
     )
@@ -229,6 +234,7 @@ def _draw_row(page: _Page, row: _Row, top: float, point: OperatingPoint | None) 
     # Matplotlib's own choice would smooth where a product is off a whole number by rounding.
     _draw_radiograph(ax, one, "nearest" if whole else "antialiased")
     draw_boxes(ax, one.boxes)
+    _draw_notes(ax, one.notes, _fitting(row.picture[0]))
     size = f"{one.grey.shape[1]} x {one.grey.shape[0]} pixels" + ("" if whole else f", drawn at {drawn:.0%}")
     _title(ax, [_ending(one.name, _fitting(page.panels - _MARGIN)), size])
     width, height = row.panel
@@ -249,6 +255,22 @@ def _draw_radiograph(ax: Axes, one: Explanation, interpolation: Literal["nearest
     ax.imshow(np.repeat(one.grey[:, :, None], 3, axis=2), aspect="auto", interpolation=interpolation)
     for left, top, right, bottom in _not_seen(one.window, *one.grey.shape[::-1]):
         ax.add_patch(Rectangle((left - 0.5, top - 0.5), right - left, bottom - top, **_NOT_SEEN))
+
+
+def _draw_notes(ax: Axes, notes: Sequence[str], width: int) -> None:
+    """What the file's reader had to say, on the picture itself, where it cannot be missed."""
+    if notes:
+        ax.text(
+            0.01,
+            0.01,
+            "\n".join(textwrap.fill(note, width) for note in notes),
+            transform=ax.transAxes,
+            va="bottom",
+            fontsize=_TINY,
+            color="white",
+            parse_math=False,
+            bbox={"facecolor": "#000000B0", "edgecolor": "none", "pad": 2},
+        )
 
 
 def _not_seen(window: Window, width: int, height: int) -> list[Window]:

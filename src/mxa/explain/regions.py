@@ -13,9 +13,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
+from mxa.data.decode import read_picture
 from mxa.data.table import Table
 from mxa.errors import ConfigError, DataError
-from mxa.explain.explanation import Box, place_boxes, read_radiograph
+from mxa.explain.explanation import Box, place_boxes
 from mxa.models.artifact import Classifier
 
 RED = "#e3000f"
@@ -44,7 +45,7 @@ def find_regions(classifier: Classifier, files: Sequence[Path]) -> list[RegionPi
         DataError: a file cannot be read.
     """
     contract = classifier.preprocess
-    pictures = [read_radiograph(file, contract) for file in files]
+    pictures = [read_picture(file, wide_range=contract.wide_range) for file in files]
     pixels = torch.from_numpy(np.stack([contract.resize(grey) for grey in pictures])[:, None])
     regions = classifier.regions(pixels)
     if not regions:
