@@ -150,3 +150,15 @@ def test_calibrations_are_of_the_raw_logits(model: Path, tiny_chexpert: Path) ->
             assert found[:, j].mean() == pytest.approx(valid.target[:, j].mean())
             order = np.argsort(predictions.logit[:, j])
             assert (np.diff(found[order, j]) >= 0).all()
+
+
+def test_what_predictions_are_to_use_is_stored_and_checked(model: Path, tiny_chexpert: Path) -> None:
+    data = DataOptions(root=str(tiny_chexpert))
+    for wrong in ({"use_operating_point": "f1"}, {"use_calibration": "magic"}):
+        with pytest.raises(ConfigError, match=r"(use_operating_point is 'f1'|use_calibration is 'magic'); choose one"):
+            calibrate(model, data, ["youden"], **wrong)  # type: ignore[arg-type]
+    assert json.loads((model / "config.json").read_text())["tuning"] == {}
+    calibrate(model, data, ["youden"], use_operating_point="youden", use_calibration="platt")
+    assert (stored(model).operating_point, stored(model).calibration) == ("youden", "platt")
+    calibrate(model, data, ["youden"])
+    assert (stored(model).operating_point, stored(model).calibration) == ("", "")

@@ -4,12 +4,14 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+import dicom_files
 from deploy.small import classifier, exported, images, pictures, saved, tuning
 from mxa.errors import ArtifactError, ConfigError, DataError
 from mxa.evaluation.tuning import Tuning
@@ -186,3 +188,46 @@ def test_a_saved_model_says_that_it_needs_torch() -> None:
     result = subprocess.run(arguments, capture_output=True, text=True, check=False)
     assert "ArtifactError" in result.stderr
     assert "needs torch, of which none is installed; `pip install 'mxa[train]'` brings it" in result.stderr
+
+
+def test_what_the_model_says_is_used_unless_something_else_is_asked_for(predictor: Predictor) -> None:
+    plain, said = predictor, replace(predictor, tuning=predictor.tuning.using("youden", "platt"))
+    grey = np.random.default_rng(0).integers(0, 256, (90, 70)).astype(np.uint8)
+    silent, asked, usual, refused = (
+        plain.predict(grey),
+        plain.predict(grey, operating_point="youden", calibration="platt"),
+        said.predict(grey),
+        said.predict(grey, operating_point="", calibration=""),
+    )
+    assert (silent.operating_point, silent.calibration, silent.decisions) == ("", "", None)
+    assert (usual.operating_point, usual.calibration) == ("youden", "platt")
+    assert usual.decisions == asked.decisions
+    np.testing.assert_array_equal(usual.probabilities, asked.probabilities)
+    assert not np.array_equal(usual.probabilities, silent.probabilities)
+    assert refused.decisions is None
+    np.testing.assert_array_equal(refused.probabilities, silent.probabilities)
+
+
+@pytest.mark.parametrize(
+    ("data", "views"),
+    [
+        ({"dataset": "chexpert", "views": []}, ("frontal", "lateral")),
+        ({"dataset": "chexpert", "views": ["frontal"]}, ("frontal",)),
+        ({"dataset": "nih", "views": []}, ("frontal",)),
+        (None, ("frontal",)),
+    ],
+)
+def test_the_views_that_a_model_knows(
+    predictor: Predictor, tmp_path: Path, data: dict[str, object] | None, views: tuple[str, ...]
+) -> None:
+    config = {} if data is None else {"training": {"config": {"data": data}}}
+    known = replace(predictor, config=config)
+    assert known.views == views
+    file = tmp_path / "lateral.dcm"
+    pixels = np.random.default_rng(0).integers(0, 4096, (64, 64)).astype(np.uint16)
+    dicom_files.write(file, pixels, BitsStored=12, ViewPosition="LL", PatientOrientation=["A", "F"])
+    if "lateral" in views:
+        assert known.predict(file).findings == known.labels.findings
+    else:
+        with pytest.raises(DataError, match=r"its view is lateral"):
+            known.predict(file)

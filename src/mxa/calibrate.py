@@ -7,6 +7,7 @@ from pathlib import Path
 from mxa.data.options import DataOptions, read
 from mxa.errors import ConfigError
 from mxa.evaluate import FOREIGN
+from mxa.evaluation.calibration import KINDS
 from mxa.evaluation.cases import cases_of
 from mxa.evaluation.thresholds import Rule
 from mxa.evaluation.tuning import RULES, Tuning, tune
@@ -17,7 +18,15 @@ from mxa.training.provenance import split_otherwise
 log = logging.getLogger(__name__)
 
 
-def calibrate(model: Path, data: DataOptions, rules: Sequence[str] = RULES, workers: int = 0) -> Tuning:
+def calibrate(
+    model: Path,
+    data: DataOptions,
+    rules: Sequence[str] = RULES,
+    workers: int = 0,
+    *,
+    use_operating_point: str = "",
+    use_calibration: str = "",
+) -> Tuning:
     """Choose operating points and fit calibrations on the validation split of a data set, and store them in the model.
 
     There is no way to do it on a test split. The weights and the model's fingerprint stay as they are.
@@ -27,16 +36,23 @@ def calibrate(model: Path, data: DataOptions, rules: Sequence[str] = RULES, work
         data: the data set, such as one's own hospital's.
         rules: of the operating points, see :class:`mxa.evaluation.thresholds.Rule`.
         workers: loading processes.
+        use_operating_point: the one that predictions decide at where nothing else is asked for; "" takes no decisions.
+        use_calibration: the kind that their probabilities are calibrated with; "" leaves them as they are.
 
     Raises:
-        ConfigError: no rule is given, or one is unknown.
+        ConfigError: no rule is given, one is unknown, or what predictions are to use is not among them.
         ArtifactError: the model cannot be loaded.
         DataError: the data set cannot be read, or has no validation split.
     """
     if not rules:
         raise ConfigError("no rules are given, which would leave the model without operating points; name one at least")
-    for rule in rules:
-        Rule.parse(rule)  # before anything is predicted
+    names = [str(Rule.parse(rule)) for rule in rules]  # before anything is predicted
+    for option, wanted, there in (
+        ("use_operating_point", use_operating_point, names),
+        ("use_calibration", use_calibration, KINDS),
+    ):
+        if wanted and wanted not in there:
+            raise ConfigError(f"{option} is {wanted!r}; choose one of {', '.join(there)}, or leave it empty")
     classifier = load(model)
     table = read(data, labels=classifier.labels)
     if split_otherwise(classifier.training, table):
@@ -44,6 +60,6 @@ def calibrate(model: Path, data: DataOptions, rules: Sequence[str] = RULES, work
     part = table.split("valid")
     cases = cases_of(predict_table(classifier, part, workers), part)
     about = {"dataset": table.dataset, "split": "valid", "images": len(part), "fingerprint": part.fingerprint()}
-    tuning = tune(cases, rules=rules, fitted_on=about)
+    tuning = tune(cases, rules=rules, fitted_on=about).using(use_operating_point, use_calibration)
     store_tuning(model, tuning.to_dict())
     return tuning

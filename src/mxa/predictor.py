@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mxa.deploy.sources import FRONTAL, Source, read_source
-from mxa.errors import ArtifactError, ConfigError
+from mxa.errors import ArtifactError
 from mxa.evaluation.metrics import sigmoid
 from mxa.evaluation.tuning import Tuning
 from mxa.labels import LabelSet
@@ -125,6 +125,14 @@ class Predictor:
     config: Mapping[str, Any]
     notes: tuple[str, ...] = ()
 
+    @property
+    def views(self) -> tuple[str, ...]:
+        """The views that the model was trained on, as far as its configuration tells; frontal where it does not."""
+        data = self.config.get("training", {}).get("config", {}).get("data", {})
+        if data.get("views"):
+            return tuple(data["views"])
+        return ("frontal", "lateral") if data.get("dataset") == "chexpert" else FRONTAL
+
     def score(
         self, pixels: npt.NDArray[np.uint8]
     ) -> tuple[npt.NDArray[np.float32], dict[str, npt.NDArray[np.float32]]]:
@@ -158,7 +166,7 @@ class Predictor:
         operating_point: str | None = None,
         calibration: str | None = None,
         batch_size: int = BATCH_SIZE,
-        views: Collection[str] = FRONTAL,
+        views: Collection[str] | None = None,
         force: bool = False,
     ) -> Prediction: ...
 
@@ -170,7 +178,7 @@ class Predictor:
         operating_point: str | None = None,
         calibration: str | None = None,
         batch_size: int = BATCH_SIZE,
-        views: Collection[str] = FRONTAL,
+        views: Collection[str] | None = None,
         force: bool = False,
     ) -> list[Prediction]: ...
 
@@ -181,7 +189,7 @@ class Predictor:
         operating_point: str | None = None,
         calibration: str | None = None,
         batch_size: int = BATCH_SIZE,
-        views: Collection[str] = FRONTAL,
+        views: Collection[str] | None = None,
         force: bool = False,
     ) -> Prediction | list[Prediction]:
         """Predict one picture, or a list of them.
@@ -189,11 +197,13 @@ class Predictor:
         Args:
             images: a file (JPEG, PNG, DICOM, ...), (H, W) uint8 pixels with bone bright, a Pillow image; or a list or
                 tuple of these, which may be mixed.
-            operating_point: name of the operating point that decides, such as "youden"; None takes no decisions.
-            calibration: kind of the calibration of the probabilities (temperature, platt, isotonic); None is the plain
-                sigmoid of the logits.
+            operating_point: name of the operating point that decides, such as "youden"; "" takes no decisions, None is
+                what the model says (``tuning.operating_point``; none of a fresh one).
+            calibration: kind of the calibration of the probabilities (temperature, platt, isotonic); "" is the plain
+                sigmoid of the logits, None is what the model says (``tuning.calibration``; none of a fresh one).
             batch_size: pictures that are decoded and scored at once.
-            views: of DICOM files, those that are accepted: frontal, lateral, oblique, decubitus.
+            views: of DICOM files, those that are accepted: frontal, lateral, oblique, decubitus; None is those that the
+                model knows (:attr:`views`).
             force: accept DICOM files that would be refused as no such chest radiograph; the notes say why they would.
 
         Returns:
@@ -216,7 +226,7 @@ class Predictor:
                     picture,
                     self.preprocess,
                     "the picture" if single else f"picture {number} of the list, counting from 0,",
-                    views=views,
+                    views=self.views if views is None else views,
                     force=force,
                 )
                 for number, picture in enumerate(pictures[start : start + batch_size], start)
@@ -265,16 +275,15 @@ class _Judge:
     @classmethod
     def of(cls, predictor: Predictor, operating_point: str | None, calibration: str | None) -> "_Judge":
         tuning, notes = predictor.tuning, []
-        if operating_point is not None:
-            point = tuning.point(operating_point)
-            notes += [f"{name} has no threshold at {operating_point}: {why}" for name, why in point.reasons.items()]
-        if calibration is not None:
-            if calibration not in tuning.calibrations:
-                known = ", ".join(tuning.calibrations) or "none"
-                raise ConfigError(f"no calibration {calibration!r} was fitted on validation data; there are: {known}")
-            reasons = tuning.calibrations[calibration].reasons
-            notes += [f"{name} is not calibrated by {calibration}: {why}" for name, why in reasons.items()]
-        return cls(tuning, operating_point or "", calibration or "", tuple(notes))
+        decides = tuning.operating_point if operating_point is None else operating_point
+        kind = tuning.calibration if calibration is None else calibration
+        if decides:
+            point = tuning.point(decides)
+            notes += [f"{name} has no threshold at {decides}: {why}" for name, why in point.reasons.items()]
+        if kind:
+            reasons = tuning.calibrated(kind).reasons
+            notes += [f"{name} is not calibrated by {kind}: {why}" for name, why in reasons.items()]
+        return cls(tuning, decides, kind, tuple(notes))
 
     def __call__(
         self, logits: npt.NDArray[np.float32]

@@ -200,3 +200,15 @@ def test_an_unknown_operating_point_lists_those_there_are(tuned: Tuning) -> None
         tuned.point("F1")
     with pytest.raises(ConfigError, match=r"there are: none$"):
         Tuning().point("youden")
+
+
+def test_what_predictions_use_is_among_what_there_is(tuned: Tuning) -> None:
+    used = tuned.using("youden", "platt")
+    assert Tuning.from_dict(used.to_dict(), FIVE) == used
+    assert (tuned.operating_point, tuned.calibration) == ("", "")
+    older = {key: value for key, value in tuned.to_dict().items() if key not in {"operating_point", "calibration"}}
+    assert Tuning.from_dict(older, FIVE) == tuned
+    with pytest.raises(ConfigError, match="no operating point 'nonsense'"):
+        tuned.using("nonsense")
+    with pytest.raises(ConfigError, match="no calibration 'nonsense'"):
+        Tuning.from_dict({**tuned.to_dict(), "calibration": "nonsense"}, FIVE)

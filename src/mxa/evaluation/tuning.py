@@ -4,7 +4,7 @@ Test data never choose: they are only scored with what is stored here.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from mxa.errors import ConfigError
@@ -28,11 +28,15 @@ class Tuning:
         operating_points: by name, which is their rule's text.
         calibrations: by kind (temperature, platt, isotonic).
         fitted_on: the validation data: data set, split, fingerprint, images and whatever else the caller knows.
+        operating_point: name of the one that predictions use where nothing else is asked for; "" for none.
+        calibration: kind of the one that they use; "" for none.
     """
 
     operating_points: Mapping[str, OperatingPoint] = field(default_factory=dict)
     calibrations: Mapping[str, Calibration] = field(default_factory=dict)
     fitted_on: Mapping[str, Any] = field(default_factory=dict)
+    operating_point: str = ""
+    calibration: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
@@ -40,6 +44,8 @@ class Tuning:
             "operating_points": {name: point.to_dict() for name, point in self.operating_points.items()},
             "calibrations": {kind: one.to_dict() for kind, one in self.calibrations.items()},
             "fitted_on": dict(self.fitted_on),
+            "operating_point": self.operating_point,
+            "calibration": self.calibration,
         }
 
     @classmethod
@@ -55,6 +61,7 @@ class Tuning:
             points = {name: OperatingPoint.from_dict(point) for name, point in data["operating_points"].items()}
             calibrations = {kind: calibration.from_dict(one) for kind, one in data["calibrations"].items()}
             fitted_on = dict(data["fitted_on"])
+            used = str(data.get("operating_point", "")), str(data.get("calibration", ""))
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise ConfigError(f"the stored operating points or calibrations are garbled ({error!r})") from error
         names = [(name, point.rule) for name, point in points.items()]
@@ -66,7 +73,30 @@ class Tuning:
         for what, findings in of:
             if findings != labels.findings:
                 raise ConfigError(f"the stored {what} is not of the findings {', '.join(labels)}")
-        return cls(points, calibrations, fitted_on)
+        return cls(points, calibrations, fitted_on).using(*used)
+
+    def using(self, operating_point: str = "", calibration: str = "") -> "Tuning":
+        """The same, with what predictions use where nothing else is asked for.
+
+        Raises:
+            ConfigError: there is no such operating point or calibration.
+        """
+        if operating_point:
+            self.point(operating_point)
+        if calibration:
+            self.calibrated(calibration)
+        return replace(self, operating_point=operating_point, calibration=calibration)
+
+    def calibrated(self, kind: str) -> Calibration:
+        """A calibration by its kind.
+
+        Raises:
+            ConfigError: there is none of that kind; the message lists those that there are.
+        """
+        if kind not in self.calibrations:
+            known = ", ".join(self.calibrations) or "none"
+            raise ConfigError(f"no calibration {kind!r} was fitted on validation data; there are: {known}")
+        return self.calibrations[kind]
 
     def point(self, name: str) -> OperatingPoint:
         """An operating point by its name.
