@@ -4,6 +4,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import dicom_files
 from conftest import REPOSITORY, write_chexpert, write_xrv_weights
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
@@ -82,6 +84,11 @@ def workplace(tmp_path: Path) -> Path:
         Image.fromarray(rng.integers(0, 256, (64, 64)).astype(np.uint8)).save(images / f"{i}.png")
         rows.append(f"{i}.png,p{i},{i % 2},{i // 2 % 2}")
     (tmp_path / "labels.csv").write_text("\n".join(rows) + "\n")
+    scan = np.tile(np.arange(120, dtype=np.uint8), (90, 1))
+    Image.fromarray(scan).save(tmp_path / "radiograph.png")
+    (tmp_path / "SCANS").mkdir()
+    dicom_files.write(tmp_path / "SCANS" / "scan", scan)
+    shutil.copy(tmp_path / "radiograph.png", tmp_path / "SCANS")
     return tmp_path
 
 
@@ -110,11 +117,23 @@ def test_every_mxa_command_runs(workplace: Path) -> None:
             shutil.rmtree(workplace / "runs" / "phantom" / "model")
         line = [sys.executable, "-m", *small(words)]
         home = {**os.environ, "HOME": str(workplace)}
+        if words[1] == "serve":
+            serve_for_a_moment([*line, "--port", "0"], workplace, home)
+            continue
         done = subprocess.run(line, cwd=workplace, env=home, capture_output=True, text=True, timeout=300, check=False)
         allowed = ALLOWED.get(" ".join(words[1:3]), {0})
         assert done.returncode in allowed, f"{shlex.join(words)}\n{done.stderr}"
         ran += 1
     assert ran >= 27
+
+
+def serve_for_a_moment(line: list[str], workplace: Path, environment: dict[str, str]) -> None:
+    """Until it says where it listens; then Ctrl-C."""
+    with subprocess.Popen(line, cwd=workplace, env=environment, stderr=subprocess.PIPE, text=True) as server:
+        assert server.stderr is not None
+        assert any("http://127.0.0.1:" in said for said in server.stderr)
+        server.send_signal(signal.SIGINT)
+        assert server.wait(60) == 0
 
 
 def test_only_known_programs_are_shown() -> None:
@@ -163,7 +182,6 @@ def test_the_python_example(workplace: Path, monkeypatch: pytest.MonkeyPatch) ->
     subprocess.run([sys.executable, "-m", *small(train)], cwd=workplace, check=True, capture_output=True, timeout=300)
     monkeypatch.chdir(workplace)
     (example,) = shown("python")
-    Image.fromarray(np.tile(np.arange(120, dtype=np.uint8), (90, 1))).save(workplace / "radiograph.png")
     names: dict[str, object] = {}
     exec(compile(example, "README.md", "exec"), names)
     assert names["prediction"].probabilities.shape == (14,)  # type: ignore[attr-defined]

@@ -14,6 +14,10 @@ class DataError(MxaError):
     """An image, a table row or a data folder is not what it must be."""
 
 
+class NotTakenError(DataError):
+    """A DICOM file can be read, but is no such radiograph as a model knows; it may be forced."""
+
+
 class ConfigError(MxaError):
     """An option, a configuration field or a name given by the user is wrong."""
 

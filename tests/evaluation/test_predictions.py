@@ -193,7 +193,22 @@ def test_a_leaderboard_file_is_read_as_it_comes(tmp_path):
     assert found.probability.tolist() == [[1.0, 0.25]]
 
 
-def test_what_mxa_predict_writes_is_read_unless_a_file_failed(tmp_path):
+def test_what_mxa_predict_writes_beside_findings_is_left_out(tmp_path):
+    last = "boxes,notes,operating_point,calibration,model_hash,contract_version,width,height"
+    header = f"path,sop_instance_uid,status,reason,Edema,Edema:logit,Edema:decision,{last}\n"
+    row = "a.png,1.2,ok,,0.25,-1.1,0,{},a note,youden,,abc,1,80,60\n"
+    found = read(tmp_path, header + row)
+    assert (found.key, found.labels.findings, found.probability.tolist()) == (("a.png",), ("Edema",), [[0.25]])
+    with pytest.raises(DataError, match=r"1 rows have an error .* the first b\.png: too small; predict"):
+        read(tmp_path, f"{header}{row}b.png,,failed,too small,,,,,,youden,,abc,1,,\n")
+    with pytest.raises(DataError, match=r"unknown columns 'Fracture:logit'"):
+        read(tmp_path, header.replace("\n", ",Fracture:logit\n") + row.replace("\n", ",0.5\n"))
+    for other in ("status", "width", "Edema:logit"):  # in anybody's file a mistake
+        with pytest.raises(DataError, match=rf"unknown columns '{other}'"):
+            read(tmp_path, f"path,Edema,{other}\na.png,0.5,1\n")
+
+
+def test_what_mxa_predict_wrote_formerly_is_read_unless_a_file_failed(tmp_path):
     path = "/data/CheXpert-v1.0-small/valid/patient1/study2/view1_frontal.jpg"
     header = f"path,{','.join(CHEXPERT14)},error\n"
     row = f"{path},{','.join(['0.5'] * 14)},\n"

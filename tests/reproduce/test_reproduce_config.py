@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from conftest import REPOSITORY
-from mxa.cli import _from_namespace, _reproduce_parser
+from mxa.cli.shared import from_namespace
+from mxa.cli.training import _reproduce_parser
 from mxa.data.augment import Augment
 from mxa.errors import ConfigError
 from mxa.reproduce.config import Cell, ReproduceConfig, with_changes
@@ -18,7 +19,7 @@ MXA = {"model": {"name": "mxa_efficientvit_m0"}}
 
 def load(file: Path, *overrides: str) -> ReproduceConfig:
     parser = _reproduce_parser()
-    return _from_namespace(ReproduceConfig, parser, parser.parse_args(["--config", str(file), *overrides]))
+    return from_namespace(ReproduceConfig, parser, parser.parse_args(["--config", str(file), *overrides]))
 
 
 def grid(**fields: object) -> ReproduceConfig:

@@ -6,7 +6,8 @@ import pytest
 import yaml
 
 from conftest import REPOSITORY
-from mxa.cli import _from_namespace, _train_parser
+from mxa.cli.shared import from_namespace
+from mxa.cli.training import _train_parser
 from mxa.demo import MODELS, demo_config
 from mxa.errors import ConfigError
 from mxa.models.xrv import CONTRACT
@@ -18,7 +19,7 @@ CONFIGS = sorted(file for file in (REPOSITORY / "configs").glob("*.yaml") if not
 
 def load(file: Path, *overrides: str) -> TrainConfig:
     parser = _train_parser()
-    return _from_namespace(TrainConfig, parser, parser.parse_args(["--config", str(file), *overrides]))
+    return from_namespace(TrainConfig, parser, parser.parse_args(["--config", str(file), *overrides]))
 
 
 @pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.name)

@@ -17,7 +17,8 @@ from PIL import Image
 from mxa.data.dicom_header import Header, open_header, quote
 from mxa.data.dicom_pixels import to_grey
 from mxa.data.dicom_stored import Stored, read_stored
-from mxa.errors import DataError
+from mxa.data.readable import Readable, name_of, opened
+from mxa.errors import NotTakenError
 
 VIEWS = ("frontal", "lateral", "oblique", "decubitus")
 SUFFIXES = (".dcm", ".dicom")
@@ -67,22 +68,21 @@ class Radiograph:
     """The reasons for which the file would have been refused without ``force``."""
 
 
-def is_dicom(path: str | Path) -> bool:
+def is_dicom(file: Readable) -> bool:
     """Whether a file is to be read as DICOM: by its content (PS3.10 section 7.1), else by its suffix.
 
     Files without the preamble exist, and only their suffix tells them.
     """
-    path = Path(path)
     try:
-        with path.open("rb") as file:
-            if file.read(132)[128:] == b"DICM":
+        with opened(file) as stream:
+            if stream.read(132)[128:] == b"DICM":
                 return True
     except OSError:
         pass  # reading it will say what is wrong
-    return path.suffix.lower() in SUFFIXES
+    return isinstance(file, str | Path) and Path(file).suffix.lower() in SUFFIXES
 
 
-def read_dicom(path: str | Path, *, views: Collection[str] = ("frontal",), force: bool = False) -> Radiograph:
+def read_dicom(file: Readable, *, views: Collection[str] = ("frontal",), force: bool = False) -> Radiograph:
     """Read one chest radiograph.
 
     Refused without ``force`` are: a modality other than CR, DX, DR and RF; a body part other than the chest; a view
@@ -93,26 +93,26 @@ def read_dicom(path: str | Path, *, views: Collection[str] = ("frontal",), force
     accepted with a note.
 
     Args:
-        path: the file, with or without preamble.
+        file: its path, or a binary stream; with or without preamble.
         views: which of :data:`VIEWS` the model knows.
         force: read it nevertheless and keep the reasons in ``reservations``.
 
     Raises:
         ValueError: ``views`` is empty or has an unknown name.
         ConfigError: pydicom or a decoder is not installed.
-        DataError: the file is refused; the message names it, the reasons and what to do.
+        NotTakenError: it is no such radiograph, which ``force`` would override.
+        DataError: the file is refused in any case; the message names it, the reasons and what to do.
     """
     if not views or not set(views) <= set(VIEWS):
         raise ValueError(f"views is {sorted(views)}; give some of {', '.join(VIEWS)}")
-    path = Path(path)
-    header = open_header(path)
+    header = open_header(file)
     stored = read_stored(header)
     seen = _Findings()
     _examine_kind(header, seen)
     _examine_view(header, tuple(view for view in VIEWS if view in views), seen)
     _examine_pixels(stored, seen)
     if seen.reasons and not force:
-        raise DataError(f"{path}: not taken as a chest radiograph: {'; '.join(seen.reasons)}; {_FORCE}")
+        raise NotTakenError(f"{name_of(file)}: not taken as a chest radiograph: {'; '.join(seen.reasons)}; {_FORCE}")
     grey, notes = to_grey(stored)
     spacing, source, aspect = _spacing(header, seen)
     pixels = _square(header, grey, aspect)

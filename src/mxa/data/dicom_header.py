@@ -8,12 +8,12 @@ them: they cannot come into a message or a result.
 import math
 import re
 import struct
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from mxa.data.readable import Readable, name_of, opened
 from mxa.errors import ConfigError, DataError
 
 INSTALL = "pip install 'mxa[dicom]'"
@@ -95,13 +95,13 @@ def pydicom_errors() -> tuple[type[Exception], ...]:
 class Header:
     """Typed access to one data set or to one item of a sequence in it."""
 
-    def __init__(self, path: Path, dataset: Any) -> None:
-        self.path = path
+    def __init__(self, name: str, dataset: Any) -> None:
+        self.name = name
         self._dataset = dataset
 
     def error(self, message: str) -> DataError:
         """A DataError about this file."""
-        return DataError(f"{self.path}: {message}")
+        return DataError(f"{self.name}: {message}")
 
     def damaged(self, keyword: str) -> DataError:
         """A DataError about an element whose value makes no sense. It does not quote the value."""
@@ -185,7 +185,7 @@ class Header:
             raise self.damaged(keyword) from error
         if not isinstance(value, pydicom.Sequence):
             raise self.damaged(keyword)
-        return [Header(self.path, item) for item in value]
+        return [Header(self.name, item) for item in value]
 
     def transfer_syntax(self) -> str:
         """The UID that says how the pixels are encoded, or "" where the file does not say it."""
@@ -210,38 +210,42 @@ def quote(text: str) -> str:
     return f"'{text}'" if _SAFE_TEXT.fullmatch(text) else "an unreadable value"
 
 
-def open_header(path: Path) -> Header:
+def open_header(file: Readable) -> Header:
     """Read the elements of a DICOM file, with or without preamble.
 
     Raises:
         ConfigError: pydicom is not installed.
         DataError: the file is missing, no DICOM file, deflated or damaged.
     """
+    name = name_of(file)
     try:
         import pydicom
     except ImportError:
-        raise ConfigError(f"{path}: DICOM files need pydicom; {INSTALL}") from None
-    _refuse_deflated(path)
+        raise ConfigError(f"{name}: DICOM files need pydicom; {INSTALL}") from None
+    _refuse_deflated(file)
     try:
-        header = Header(path, pydicom.dcmread(path, force=True, specific_tags=list(ELEMENTS)))
+        with opened(file) as stream:
+            header = Header(name, pydicom.dcmread(stream, force=True, specific_tags=list(ELEMENTS)))
         recognised = any(header.element(keyword) is not None for keyword in ("SOPClassUID", "Modality", "Rows"))
     except pydicom_errors() as error:
         raise DataError(
-            f"{path}: cannot be read as DICOM ({type(error).__name__}); fetch or export the file again"
+            f"{name}: cannot be read as DICOM ({type(error).__name__}); fetch or export the file again"
         ) from error
     if not recognised:
-        raise DataError(f"{path}: not a DICOM file, or damaged; fetch or export the file again")
+        raise DataError(f"{name}: not a DICOM file, or damaged; fetch or export the file again")
     return header
 
 
-def _refuse_deflated(path: Path) -> None:
+def _refuse_deflated(file: Readable) -> None:
     """Refuse before pydicom inflates it: a small file may grow to any size, and hardly a radiograph is deflated."""
     try:
-        with path.open("rb") as file:
-            deflated = _DEFLATED in file.read(4096)
+        with opened(file) as stream:
+            deflated = _DEFLATED in stream.read(4096)
     except FileNotFoundError:
-        raise DataError(f"{path}: no such file; check the root folder and the path in the table") from None
+        raise DataError(f"{name_of(file)}: no such file; check the root folder and the path in the table") from None
     except OSError as error:
-        raise DataError(f"{path}: cannot be opened ({error.strerror}); check the path and its permissions") from error
+        raise DataError(
+            f"{name_of(file)}: cannot be opened ({error.strerror}); check the path and its permissions"
+        ) from error
     if deflated:
-        raise DataError(f"{path}: the deflated transfer syntax is not supported; export it uncompressed")
+        raise DataError(f"{name_of(file)}: the deflated transfer syntax is not supported; export it uncompressed")

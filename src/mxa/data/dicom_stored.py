@@ -145,7 +145,7 @@ class Stored:
         installed = [plugin for plugin in _DECODERS[name] if plugin in self.decoder.available_plugins]
         if not installed:
             raise ConfigError(
-                f"{self.header.path}: its pixels ({self.decoder.UID.name}) need a decoder that is not installed; "
+                f"{self.header.name}: its pixels ({self.decoder.UID.name}) need a decoder that is not installed; "
                 f"{INSTALL}"
             )
         if name == "JPEGExtended12Bit" and installed[0] == "pillow" and self.bits_allocated > 8:

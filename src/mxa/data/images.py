@@ -1,12 +1,13 @@
 """Decode an image file to 8-bit grey, and refuse what would silently come out wrong."""
 
 import math
-from pathlib import Path
+import os
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from mxa.data.readable import Readable, name_of, opened
 from mxa.errors import ConfigError, DataError
 
 MIN_SIDE = 16  # pixels; nothing smaller can be a radiograph, but broken exports and placeholders are
@@ -16,14 +17,14 @@ _NARROW_MODES = {"1", "L", "P", "RGB", "CMYK", "YCbCr"}
 _ALPHA_MODES = {"LA", "PA", "RGBA"}
 
 
-def read_grey(path: str | Path, *, wide_range: str = "full", at_least: int | None = None) -> npt.NDArray[np.uint8]:
+def read_grey(file: Readable, *, wide_range: str = "full", at_least: int | None = None) -> npt.NDArray[np.uint8]:
     """Read a JPEG, PNG or other image that Pillow knows as 8-bit grey.
 
     Colour becomes ITU-R 601 luma. An EXIF orientation is applied. An alpha channel that is opaque everywhere is
     dropped.
 
     Args:
-        path: The file.
+        file: Its path, or a binary stream.
         wide_range: For images of 16 bits per pixel only. "full" maps 0..65535 to 0..255 (rounded), and refuses an
             image that uses only the lower half: 12-bit data in 16-bit storage would come out nearly black. "minmax"
             stretches the image's own lowest and highest value to 0 and 255.
@@ -39,24 +40,24 @@ def read_grey(path: str | Path, *, wide_range: str = "full", at_least: int | Non
             too small or too large; the message names the file, the reason and what to do.
     """
     check_wide_range(wide_range)
-    path = Path(path)
+    name = name_of(file)
     try:
-        with Image.open(path) as image:
-            _check_before_decoding(path, image)
+        with opened(file) as stream, Image.open(stream) as image:
+            _check_before_decoding(name, image)
             if at_least is not None and image.format == "JPEG" and min(image.size) >= 2 * at_least:
                 _reduce(image, at_least)
             image.load()
             upright = ImageOps.exif_transpose(image)
             if upright.mode in _WIDE_MODES:
-                return _narrow(path, np.asarray(upright), wide_range)
-            return _luma(path, upright)
+                return _narrow(name, np.asarray(upright), wide_range)
+            return _luma(name, upright)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise _too_large(path) from error
+        raise _too_large(name) from error
     except FileNotFoundError:
-        raise DataError(f"{path}: no such file; check the root folder and the path in the table") from None
+        raise DataError(f"{name}: no such file; check the root folder and the path in the table") from None
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError) as error:
         raise DataError(
-            f"{path}: cannot be decoded ({_reason(path, error)}); fetch or export the file again"
+            f"{name}: cannot be decoded ({_reason(file, error)}); fetch or export the file again"
         ) from error
 
 
@@ -76,48 +77,50 @@ def check_wide_range(wide_range: str) -> None:
         raise ConfigError(f"wide_range is {wide_range!r}; choose from {', '.join(WIDE_RANGES)}")
 
 
-def _reason(path: Path, error: Exception) -> str:
-    if path.is_file() and path.stat().st_size == 0:
-        return "the file is empty"
+def _reason(file: Readable, error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        with opened(file) as stream:
+            if stream.seek(0, os.SEEK_END) == 0:
+                return "the file is empty"
     return "not an image" if isinstance(error, UnidentifiedImageError) else str(error)
 
 
-def _too_large(path: Path) -> DataError:
+def _too_large(name: str) -> DataError:
     return DataError(
-        f"{path}: more than {Image.MAX_IMAGE_PIXELS} pixels, far beyond any radiograph; remove it or save it smaller"
+        f"{name}: more than {Image.MAX_IMAGE_PIXELS} pixels, far beyond any radiograph; remove it or save it smaller"
     )
 
 
-def _check_before_decoding(path: Path, image: Image.Image) -> None:
+def _check_before_decoding(name: str, image: Image.Image) -> None:
     """Refuse by what the file's header says, before memory is spent on its pixels."""
     width, height = image.size
     if Image.MAX_IMAGE_PIXELS is not None and width * height > Image.MAX_IMAGE_PIXELS:
-        raise _too_large(path)
+        raise _too_large(name)
     if min(width, height) < MIN_SIDE:
         raise DataError(
-            f"{path}: only {width} x {height} pixels, at least {MIN_SIDE} a side are needed; "
+            f"{name}: only {width} x {height} pixels, at least {MIN_SIDE} a side are needed; "
             "replace this placeholder by the real image"
         )
     if getattr(image, "n_frames", 1) > 1:
-        raise DataError(f"{path}: holds more than one frame; save the radiograph as a single image")
+        raise DataError(f"{name}: holds more than one frame; save the radiograph as a single image")
     if image.mode == "F":
-        raise DataError(f"{path}: floating-point pixels have no known range; save it as 8-bit or 16-bit grey")
+        raise DataError(f"{name}: floating-point pixels have no known range; save it as 8-bit or 16-bit grey")
     if image.mode not in _WIDE_MODES | _NARROW_MODES | _ALPHA_MODES:
-        raise DataError(f"{path}: pixel type {image.mode!r} is not supported; save it as 8-bit or 16-bit grey")
+        raise DataError(f"{name}: pixel type {image.mode!r} is not supported; save it as 8-bit or 16-bit grey")
     # Pillow keeps only the high byte of 16-bit colour: 12-bit data would turn black without a word.
     narrowed = image.mode not in _WIDE_MODES and any("16" in str(tile[3]) for tile in getattr(image, "tile", ()))
     if narrowed or (image.mode in _WIDE_MODES and "transparency" in image.info):
-        raise DataError(f"{path}: 16-bit colour or alpha is not supported; save it as 16-bit grey or as 8-bit")
+        raise DataError(f"{name}: 16-bit colour or alpha is not supported; save it as 16-bit grey or as 8-bit")
 
 
-def _luma(path: Path, image: Image.Image) -> npt.NDArray[np.uint8]:
+def _luma(name: str, image: Image.Image) -> npt.NDArray[np.uint8]:
     """Convert an 8-bit image of any kind to (H, W) uint8."""
     if image.mode in _ALPHA_MODES or "transparency" in image.info:
         image = image.convert("RGBA")
         lowest = np.asarray(image.getchannel("A")).min()
         if lowest < 255:
             raise DataError(
-                f"{path}: has transparent pixels (alpha down to {lowest}), so its grey values are ambiguous; "
+                f"{name}: has transparent pixels (alpha down to {lowest}), so its grey values are ambiguous; "
                 "flatten it onto a background"
             )
     if image.mode not in {"1", "L"}:
@@ -125,19 +128,19 @@ def _luma(path: Path, image: Image.Image) -> npt.NDArray[np.uint8]:
     return np.array(image.convert("L"), dtype=np.uint8)
 
 
-def _narrow(path: Path, pixels: npt.NDArray[np.integer], wide_range: str) -> npt.NDArray[np.uint8]:
+def _narrow(name: str, pixels: npt.NDArray[np.integer], wide_range: str) -> npt.NDArray[np.uint8]:
     """Reduce 16-bit pixels to (H, W) uint8."""
     values = pixels.astype(np.int64)
     low, high = int(values.min()), int(values.max())
     if low < 0 or high > 65535:
-        raise DataError(f"{path}: pixel values from {low} to {high} are no 16-bit grey; save it as 16-bit unsigned")
+        raise DataError(f"{name}: pixel values from {low} to {high} are no 16-bit grey; save it as 16-bit unsigned")
     if wide_range == "minmax":
         if low == high:
-            raise DataError(f"{path}: all pixels are {low}; a constant image has no range to stretch, remove it")
+            raise DataError(f"{name}: all pixels are {low}; a constant image has no range to stretch, remove it")
         return np.asarray(np.rint((values - low) * (255 / (high - low))), dtype=np.uint8)
     if high < 2**15:
         raise DataError(
-            f"{path}: 16-bit storage but the highest value is {high}, so it would come out nearly black; "
+            f"{name}: 16-bit storage but the highest value is {high}, so it would come out nearly black; "
             'if the data are stored with fewer bits, use wide_range="minmax"'
         )
     return np.asarray((values + 128) // 257, dtype=np.uint8)  # value / 257, rounded

@@ -1,6 +1,7 @@
 """The commands as a user runs them: what they print and write, and their exit codes."""
 
 import csv
+import io
 import json
 import os
 import shutil
@@ -289,10 +290,16 @@ def test_calibrate_explains_wrong_usage(
     assert "Traceback" not in error
 
 
-def test_predict_equals_evaluate(trained: Path, tiny_chexpert: Path, tmp_path: Path) -> None:
+def test_predict_equals_evaluate(
+    trained: Path, tiny_chexpert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "predictions.csv"
     folder = tiny_chexpert / ROOT_NAME / "valid"
     assert run("predict", str(trained / "model"), str(folder), "--out", str(out)) == 0
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert f"{out}: 16 rows: 16 scored, 0 refused, 0 failed, " in told.err
+    assert " images/s" in told.err
     with out.open() as stream:
         rows = list(csv.DictReader(stream))
     expected = read_csv(trained / "validation" / "predictions.csv", CHEXPERT14)
@@ -300,7 +307,7 @@ def test_predict_equals_evaluate(trained: Path, tiny_chexpert: Path, tmp_path: P
     table = read(DataOptions(root=str(tiny_chexpert))).split("valid")
     by_path = {str(file): i for i, file in enumerate(table.files())}
     for row in rows:
-        assert row["error"] == ""
+        assert (row["status"], row["reason"]) == ("ok", "")
         i = expected.path.index(table.frame["path"].iloc[by_path[row["path"]]])
         np.testing.assert_allclose([float(row[name]) for name in CHEXPERT14], expected.probability[i], atol=1e-5)
 
@@ -312,22 +319,63 @@ def test_predict_goes_on_past_a_bad_file_and_says_so(
     bad = tmp_path / "bad.png"
     bad.write_text("no picture")
     out = tmp_path / "out.csv"
-    assert run("predict", str(trained / "model"), str(bad), str(good), "--out", str(out)) == 1
+    assert run("predict", str(trained / "model"), str(bad), str(good), "--out", str(out), "--workers", "0") == 1
     with out.open() as stream:
         rows = list(csv.DictReader(stream))
-    assert "bad.png" in rows[0]["error"]
+    assert (rows[0]["path"], rows[0]["status"]) == (str(bad), "failed")
+    assert rows[0]["reason"].startswith("cannot be decoded (not an image)")
     assert rows[0]["Edema"] == ""
     assert 0 < float(rows[1]["Edema"]) < 1
-    assert "1 files could not be scored" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "2 rows: 1 scored, 0 refused, 1 failed" in error
+    assert "1 failed: cannot be decoded" in error
 
 
-@pytest.mark.parametrize(("source", "message"), [("nothing.png", "does not exist"), ("empty", "holds no image")])
+@pytest.mark.parametrize(
+    ("source", "code", "message"), [("nothing.png", 2, "does not exist"), ("empty", 1, "nothing to predict")]
+)
 def test_predict_without_images(
-    trained: Path, tmp_path: Path, source: str, message: str, capsys: pytest.CaptureFixture[str]
+    trained: Path, tmp_path: Path, source: str, code: int, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "empty").mkdir()
-    assert run("predict", str(trained / "model"), str(tmp_path / source), "--out", str(tmp_path / "o.csv")) == 1
+    out = tmp_path / "o.csv"
+    assert run("predict", str(trained / "model"), str(tmp_path / source), "--out", str(out)) == code
     assert message in capsys.readouterr().err
+    assert not out.exists()
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_predict_then_evaluate(
+    trained: Path, tiny_chexpert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, root = tmp_path / "p.csv", tiny_chexpert / ROOT_NAME
+    decided = ("--operating_point", "youden", "--calibration", "temperature", "--logits")
+    pattern = f"{root}/test/**/*.jpg"
+    assert run("predict", str(trained / "model"), pattern, "--out", str(out), "--workers", "0", *decided) == 0
+    with out.open() as stream:
+        columns = set(next(csv.reader(stream)))
+    assert {"Edema:decision", "Edema:logit", "boxes", "model_hash", "contract_version"} <= columns
+    labels = ("--labels", str(root / "test.csv"), "--replicates", "20")
+    assert run("evaluate", "--predictions", str(out), *labels, "--out", str(tmp_path / "a")) == 0
+    data = ("--data", str(tiny_chexpert), "--split", "test", "--replicates", "20")
+    assert run("evaluate", str(trained / "model"), *data, "--out", str(tmp_path / "b")) == 0
+    found, expected = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in "ab")
+    assert found["auroc_macro"] == pytest.approx(expected["auroc_macro"])
+    assert found["cases"] == 12
+
+
+def test_predict_resumes_a_list_from_standard_input(
+    trained: Path, tiny_chexpert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = sorted(str(file) for file in (tiny_chexpert / ROOT_NAME / "test").rglob("*.jpg"))
+    out = tmp_path / "p.jsonl"
+    command = ("predict", str(trained / "model"), "--list", "-", "--out", str(out), "--batch_size", "5")
+    for more, code in ((), 0), ((), 2), (("--resume",), 0):
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO("\n".join(files).encode())))
+        assert run(*command, "--workers", "0", "--views", "frontal", "lateral", *more) == code
+        rows = [json.loads(line) for line in out.read_text().splitlines()]
+        assert [row["path"] for row in rows] == files
+    assert [type(p) for p in rows[0]["probabilities"].values()] == [float] * 14
 
 
 def test_check_finds_nothing_in_good_data_and_everything_in_bad(
@@ -442,6 +490,10 @@ def test_teachers_and_caches_that_do_not_fit(
         (["evaluate", "no-such-model", "--data", "x", "--out", "OUT"], 1, "no-such-model"),
         (["evaluate", "m", "--data", "x", "--split", "all", "--out", "OUT"], 2, "split"),
         (["predict", "no-such-model", "x.png", "--out", "o.csv"], 1, "no-such-model"),
+        (["predict", "m", "--out", "o.csv"], 2, "nothing to predict: give files, folders or patterns"),
+        (["predict", "m", "x.png", "--out", "o.csv", "--threads", "0"], 2, "threads is 0"),
+        (["predict", "m", "x.png", "--out", "o.csv", "--batch_size", "0"], 2, "batch_size is 0"),
+        (["predict", "m", "x.png", "--out", "o.csv", "--views", "top"], 2, "views is top"),
         (["data", "check", "no-such-folder"], 1, "no-such-folder"),
         (["data", "check", "x", "--dataset", "mimic"], 2, "mimic"),
         (["data", "phantom", "OUT", "--images", "0"], 2, "images"),
@@ -466,7 +518,7 @@ def test_ctrl_c_is_no_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     def stop(options: object) -> int:
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(COMMANDS, "data check", stop)
+    monkeypatch.setitem(COMMANDS, "data check", COMMANDS["data check"]._replace(run=stop))
     assert run("data", "check", "somewhere") == 1
     assert capsys.readouterr().err == "mxa data check: stopped\n"
 
@@ -549,3 +601,14 @@ def test_bad_tables_stop_training_with_file_and_remedy(
     error = capsys.readouterr().err
     assert message in error
     assert "train.csv" in error
+
+
+def test_without_torch_a_command_that_trains_says_what_is_missing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(options: object) -> int:
+        raise ModuleNotFoundError("No module named 'lightning'", name="lightning")
+
+    monkeypatch.setitem(COMMANDS, "train", COMMANDS["train"]._replace(run=fail))
+    assert main(["train"]) == 2
+    assert "needs lightning; `pip install 'mxa[train]'`" in capsys.readouterr().err

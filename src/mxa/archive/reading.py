@@ -1,0 +1,108 @@
+"""Read one file of an archive to the network's input, or say why it has none. Runs in a process of its own."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from mxa.archive.tree import Found
+from mxa.data.dicom import MODALITIES, is_dicom, read_dicom
+from mxa.data.dicom_header import Header, open_header
+from mxa.data.images import read_grey
+from mxa.errors import MxaError, NotTakenError
+from mxa.preprocess import Preprocess
+
+OK, REFUSED, FAILED = "ok", "refused", "failed"
+"""Scored; readable, but no such radiograph as the model was made for; missing or broken."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """One file, read or not.
+
+    Attributes:
+        path: as it was found.
+        status: :data:`OK`, :data:`REFUSED` or :data:`FAILED`.
+        reason: why it is not :data:`OK`; else "".
+        pixels: (S, S) uint8, the network's input; None where the status is not :data:`OK`.
+        size: width and height of the picture in pixels, None likewise; of DICOM after pixels were made square.
+        sop_instance_uid: of a DICOM file that has one; else "".
+        notes: what a reader of the prediction must know of the picture.
+    """
+
+    path: str
+    status: str
+    reason: str = ""
+    pixels: npt.NDArray[np.uint8] | None = None
+    size: tuple[int, int] | None = None
+    sop_instance_uid: str = ""
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Reads files; what goes wrong with one is said of it and of no other.
+
+    Attributes:
+        contract: the preprocessing contract.
+        views: of DICOM files, those that are accepted, see :func:`mxa.data.dicom.read_dicom`.
+        force: take DICOM files that are no chest radiograph of these views; the notes say why they were refused.
+    """
+
+    contract: Preprocess
+    views: tuple[str, ...]
+    force: bool = False
+
+    def __call__(self, found: Found) -> Picture:
+        """Read and resize one file."""
+        if found.problem:
+            return Picture(found.path, FAILED, found.problem)
+        path = Path(found.path)
+        try:
+            return self._dicom(found.path) if is_dicom(path) else self._image(found.path)
+        except MxaError as error:
+            reason = str(error).removeprefix(f"{path}: ")
+            return _unread(found.path, reason, forcible=isinstance(error, NotTakenError))
+        except Exception as error:  # a file that nobody foresaw must not end a run over millions
+            log.exception("%s: an error that mxa does not know; please report it", path)
+            return Picture(found.path, FAILED, f"unknown error, please report it ({type(error).__name__}: {error})")
+
+    def _dicom(self, path: str) -> Picture:
+        radiograph = read_dicom(path, views=self.views, force=self.force)
+        notes = (*radiograph.reservations, *radiograph.notes)
+        return self._scorable(path, radiograph.pixels, radiograph.sop_instance_uid, notes)
+
+    def _image(self, path: str) -> Picture:
+        return self._scorable(path, read_grey(path, wide_range=self.contract.wide_range))
+
+    def _scorable(self, path: str, grey: npt.NDArray[np.uint8], uid: str = "", notes: tuple[str, ...] = ()) -> Picture:
+        height, width = grey.shape
+        return Picture(path, OK, "", self.contract.resize(grey), (width, height), uid, notes)
+
+
+def _unread(path: str, reason: str, *, forcible: bool) -> Picture:
+    """Tell DICOM files of another kind from broken ones."""
+    if Path(path).is_dir():
+        return Picture(path, FAILED, "is a folder, not a file; give it as a source of its own")
+    header = _header(path)
+    if header is None:
+        return Picture(path, FAILED, reason)
+    pictureless = header.element("PixelData") is None and header.text("Modality") not in {"", *MODALITIES}
+    status = REFUSED if forcible or pictureless else FAILED
+    return Picture(path, status, reason, sop_instance_uid=header.uid("SOPInstanceUID"))
+
+
+def _header(path: str) -> Header | None:
+    """Of a DICOM file that can be read so far."""
+    if not is_dicom(path):
+        return None
+    try:
+        header = open_header(path)
+        header.uid("SOPInstanceUID")
+    except MxaError:
+        return None
+    return header
