@@ -86,6 +86,22 @@ class TestPredict:
         assert here.predict(lateral, "?views=frontal&views=lateral").status_code == 200
         assert "its view is lateral" in here.predict(lateral, "?force=true").json()["notes"][0]
 
+    def test_what_is_not_asked_for_is_as_the_model_says(self, predictor: Predictor) -> None:
+        tuning = replace(predictor.tuning, operating_point="cost=3", calibration="temperature")
+        trained = {"config": {"data": {"views": ["lateral", "oblique"]}}}
+        own = replace(predictor, tuning=tuning, config={**predictor.config, "training": trained})
+        with site(own) as here:
+            about = here.get("/model").json()
+            assert (about["operating_point"], about["calibration"]) == ("cost=3", "temperature")
+            assert about["views"] == ["lateral", "oblique"]
+            plain = here.predict(PNG).json()
+            assert (plain["operating_point"], plain["calibration"]) == ("cost=3", "temperature")
+            none = here.predict(PNG, "?operating_point=&calibration=").json()
+            assert (none["operating_point"], none["calibration"], none["decisions"]) == ("", "", None)
+            assert here.predict(dicom(GREY, ViewPosition="LL", PatientOrientation=None)).status_code == 200
+            assert here.predict(DICOM).status_code == 422
+            assert here.predict(DICOM, "?views=frontal").status_code == 200
+
     def test_the_view_is_the_picture(self, here: Site) -> None:
         url = here.predict(PNG, "?view=1").json()["view"]
         start = "data:image/png;base64,"

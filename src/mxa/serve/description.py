@@ -38,6 +38,9 @@ def describe(predictor: Predictor, blocks: Sequence[str], maps_missing: str, opt
             for name, point in tuning.operating_points.items()
         },
         calibrations={kind: dict(one.reasons) for kind, one in tuning.calibrations.items()},
+        operating_point=tuning.operating_point,
+        calibration=tuning.calibration,
+        views=list(predictor.views),
         fitted_on=_named(_OF_FITTING, tuning.fitted_on),
         blocks=list(blocks),
         maps_missing=maps_missing,

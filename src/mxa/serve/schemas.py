@@ -18,12 +18,17 @@ class Ask(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     operating_point: Annotated[
-        str | None, Field(description="Name of the operating point that decides; none takes no decisions.")
+        str | None,
+        Field(description="Name of the operating point that decides; empty takes no decisions, absent is the model's."),
     ] = None
     calibration: Annotated[
-        str | None, Field(description="Kind of the calibration of the probabilities; none is the plain sigmoid.")
+        str | None,
+        Field(description="Kind of the probabilities' calibration; empty is the plain sigmoid, absent is the model's."),
     ] = None
-    views: Annotated[tuple[View, ...], Field(description="Of DICOM files, the views that are accepted.")] = ("frontal",)
+    views: Annotated[
+        tuple[View, ...] | None,
+        Field(description="Of DICOM files, the views that are accepted; absent are those that the model knows."),
+    ] = None
     force: Annotated[
         bool,
         Field(description="Accept DICOM files that would be refused as no such chest radiograph; the notes say why."),
@@ -89,6 +94,9 @@ class ModelBody(_Body):
     calibrations: dict[str, dict[str, str]] = Field(
         description="By kind the findings that it leaves uncalibrated, and why."
     )
+    operating_point: str = Field(description='That decides where nothing else is asked for; "" for none.')
+    calibration: str = Field(description='Of the probabilities where nothing else is asked for; "" for none.')
+    views: list[str] = Field(description="That the model knows.")
     fitted_on: dict[str, Any] = Field(description="The data that operating points and calibrations were chosen on.")
     blocks: list[str] = Field(description="MXA blocks, whose boxes a prediction has.")
     maps_missing: str = Field(description="Why there are no class-activation maps; empty where there are.")

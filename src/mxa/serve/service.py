@@ -51,10 +51,10 @@ class Service:
             Refusal: 422, it has no such operating point or calibration, or no maps.
         """
         tuning = self._predictor.tuning
-        if ask.operating_point is not None and ask.operating_point not in tuning.operating_points:
+        if ask.operating_point and ask.operating_point not in tuning.operating_points:
             known = ", ".join(tuning.operating_points) or "none"
             raise Refusal(422, f"operating_point: the model has no {ask.operating_point!r}; it has {known}")
-        if ask.calibration is not None and ask.calibration not in tuning.calibrations:
+        if ask.calibration and ask.calibration not in tuning.calibrations:
             known = ", ".join(tuning.calibrations) or "none"
             raise Refusal(422, f"calibration: the model has no {ask.calibration!r}; it has {known}")
         if ask.maps and self._maps.missing:
@@ -75,7 +75,7 @@ class Service:
                     upload,
                     self._predictor.preprocess,
                     self._options.max_pixels,
-                    views=ask.views,
+                    views=ask.views or self._predictor.views,
                     force=ask.force,
                 )
         except DataError as error:

@@ -39,9 +39,10 @@ function describeModel() {
   at("limits").textContent = `PNG, JPEG or DICOM, at most ${Math.floor(model.limits.bytes / 2 ** 20)} MiB`;
   at("card").replaceChildren(...renderCard(model.card));
   const points = Object.keys(model.operating_points);
-  offer(at("point"), points, points.includes("youden") ? "youden" : points[0] ?? "", "none: no decisions");
-  offer(at("calibration"), Object.keys(model.calibrations), "", "none (sigmoid)");
-  for (const view of VIEWS) at("views").append(checkbox(view, view === "frontal", again));
+  const usual = points.includes("youden") ? "youden" : points[0] ?? "";
+  offer(at("point"), points, model.operating_point || usual, "none: no decisions");
+  offer(at("calibration"), Object.keys(model.calibrations), model.calibration, "none (sigmoid)");
+  for (const view of VIEWS) at("views").append(checkbox(view, model.views.includes(view), again));
   at("maps-missing").hidden = !model.maps_missing;
   at("maps-missing").textContent = `No class-activation maps: ${model.maps_missing}.`;
   if (!model.maps_missing) offer(at("map"), model.findings, "", "none");
@@ -111,8 +112,7 @@ async function again() {
 
 function choices() {
   const chosen = [["view", true], ["maps", !model.maps_missing], ["force", at("force").checked]];
-  if (at("point").value) chosen.push(["operating_point", at("point").value]);
-  if (at("calibration").value) chosen.push(["calibration", at("calibration").value]);
+  for (const [name, id] of [["operating_point", "point"], ["calibration", "calibration"]]) chosen.push([name, at(id).value]);
   return [...chosen, ...checked(at("views")).map((box) => ["views", box.value])];
 }
 
