@@ -38,6 +38,12 @@ def picture(value: int, count: int = 1) -> np.ndarray:
     return np.full((count, 1, 2, 2), value, dtype=np.uint8)
 
 
+def wait_for(batching: Batching, jobs: int) -> None:
+    """Until so many wait, while the thread is at others."""
+    while batching._jobs.qsize() < jobs:
+        time.sleep(0.001)
+
+
 def score(batching: Batching, runtime: Sums, values: list[int]) -> list[Scores | Exception]:
     """The first value alone, the others while it is scored."""
 
@@ -51,8 +57,7 @@ def score(batching: Batching, runtime: Sums, values: list[int]) -> list[Scores |
         jobs = [pool.submit(one, values[0])]
         assert runtime.began.wait(60)
         jobs += [pool.submit(one, value) for value in values[1:]]
-        while batching._jobs.qsize() < len(values) - 1:
-            time.sleep(0.001)
+        wait_for(batching, len(values) - 1)
         runtime.go.set()
         return [job.result(60) for job in jobs]
 
@@ -98,9 +103,10 @@ def test_closing_executes_what_waits() -> None:
     runtime = Sums()
     batching = Batching(runtime, 2, 0.0)
     with ThreadPoolExecutor(4) as pool:
-        jobs = [pool.submit(batching, picture(value)) for value in range(3)]
-        while batching._jobs.qsize() < 2:
-            time.sleep(0.001)
+        jobs = [pool.submit(batching, picture(0))]
+        assert runtime.began.wait(60)
+        jobs += [pool.submit(batching, picture(value)) for value in (1, 2)]
+        wait_for(batching, 2)
         closing = pool.submit(batching.close)
         runtime.go.set()
         assert sorted(job.result(60)[0].item() for job in jobs) == [0, 4, 8]

@@ -167,7 +167,7 @@ def _quantise(options: Namespace) -> int:
 def _serve_parser() -> ArgumentParser:
     parser = ArgumentParser(
         allow_abbrev=False,
-        description="Serve a model on this machine: a page to drop radiographs on, and an interface (see /docs). "
+        description="Serve a model on this machine: a page to drop radiographs on, and an interface (/openapi.json). "
         "Nothing is stored, nothing leaves the machine.",
     )
     parser.add_argument("model", type=str, help=MODEL)
