@@ -3,15 +3,19 @@
 import json
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
 import urllib.request
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
+from pydicom.uid import ExplicitVRLittleEndian
 
+import dicom_files
 from conftest import ROOT_NAME
 from deploy.small import images, saved
 from mxa.cli import main
@@ -98,3 +102,21 @@ def test_serve_refuses_what_makes_no_sense(capsys: pytest.CaptureFixture[str], m
     assert run("serve", saved(), "--host", "0.0.0.0") == 2
     assert "token" in capsys.readouterr().err
     assert run("serve", saved(), "--threads", "0") == 2
+
+
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_nothing_of_a_damaged_file_is_told(workers: str, tmp_path: Path) -> None:
+    """By itself pydicom would quote it in a warning and in its log."""
+    whole = tmp_path / "whole.dcm"
+    pixels = np.random.default_rng(0).integers(0, 4096, (64, 64)).astype(np.uint16)
+    dicom_files.write(whole, pixels, BitsStored=12)
+    data = whole.read_bytes()
+    at = data.index(ExplicitVRLittleEndian.encode())
+    broken = tmp_path / "broken.dcm"
+    broken.write_bytes(data[: at - 2] + struct.pack("<H", len(data) - at) + data[at:])
+    whole.unlink()
+    arguments = ["predict", saved(), broken, "--out", tmp_path / "out.csv", "--workers", workers]
+    command = [sys.executable, "-m", "mxa", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 1
+    assert "SECRET" not in done.stdout + done.stderr + (tmp_path / "out.csv").read_text()

@@ -18,13 +18,13 @@ from PIL import Image
 
 from dicom_files import write
 from mxa.predictor import Predictor
+from mxa.quiet import quiet
 from mxa.serve.app import create_app
 from mxa.serve.description import describe
 from mxa.serve.gate import Gate
 from mxa.serve.maps import Maps, NoMaps
 from mxa.serve.metrics import Metrics
 from mxa.serve.options import ServeOptions
-from mxa.serve.quiet import quiet
 from mxa.serve.service import Service, find_blocks
 
 BASE = "http://127.0.0.1:8000"

@@ -13,10 +13,14 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from mxa.archive.reading import FAILED, Picture
 from mxa.archive.tree import Found
+from mxa.quiet import quiet
+
+_FOR_LIFE = ExitStack()
+"""Of a reading process."""
 
 Read = Callable[[Found], Picture]
 Pending = tuple[Sequence[Found], "list[Future[Picture]]"]
@@ -98,7 +102,8 @@ def _processes(count: int) -> ProcessPoolExecutor:
 
 
 def _begin() -> None:
-    """In each process: leave Ctrl-C to the parent, and end when the parent is gone, however it ended."""
+    """In each process: leave Ctrl-C to the parent, end when the parent is gone, and keep quiet about the files."""
+    _FOR_LIFE.enter_context(quiet())
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

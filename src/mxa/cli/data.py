@@ -9,6 +9,7 @@ from mxa.cli.shared import Command, add_data_options, advance, data_options
 from mxa.data.options import read
 from mxa.errors import ConfigError
 from mxa.preprocess import Preprocess
+from mxa.quiet import quiet
 
 
 def _phantom_parser() -> ArgumentParser:
@@ -70,7 +71,7 @@ def _pack(options: Namespace) -> int:
     parser = _pack_parser()
     table = read(data_options(parser, options, options.root))
     contract: Preprocess = parser.instantiate(options)["preprocess"]
-    with tqdm(unit="image", disable=None) as bar:
+    with tqdm(unit="image", disable=None) as bar, quiet():
         out = make_pack(
             table,
             Path(options.out),
@@ -102,7 +103,7 @@ def _check(options: Namespace) -> int:
     data = data_options(_check_parser(), options, options.root)
     problems: list[Problem] = []
     table = read(data, problems=problems)
-    with tqdm(unit="image", disable=None) as bar:
+    with tqdm(unit="image", disable=None) as bar, quiet():
         problems += check_dataset(table, pixels=not options.no_pixels, progress=advance(bar))
     for problem in problems:
         print(problem)

@@ -15,6 +15,7 @@ from mxa.cli.shared import Command, add_data_options, data_options, from_namespa
 from mxa.data.dicom import VIEWS
 from mxa.data.options import read
 from mxa.errors import ConfigError
+from mxa.quiet import quiet
 from mxa.serve.options import ServeOptions
 
 MODEL = "saved model's folder, exported file, or hub id (owner/name)"
@@ -52,7 +53,7 @@ def _predict(options: Namespace) -> int:
     )
     sources = Sources(tuple(options.sources), options.list)
     predictor = open_predictor(options.model, options.runtime, options.device, threads=_threads(options))
-    with tqdm(unit="image", disable=None) as bar, logging_redirect_tqdm():
+    with tqdm(unit="image", disable=None) as bar, logging_redirect_tqdm(), quiet():
         summary = predict_archive(predictor, sources, Path(options.out), asked, progress=bar.update)
     print("\n".join(summary.lines()), file=sys.stderr)
     return 0 if summary.good else 1
@@ -80,16 +81,17 @@ def _explain(options: Namespace) -> int:
     from mxa.explain.figure import write_explanations
 
     out = Path(options.out)
-    shown = write_explanations(
-        Path(options.model),
-        _files(options.sources),
-        out,
-        findings=options.findings,
-        count=options.count,
-        operating_point=options.operating_point,
-        views=options.views or VIEWS,
-        force=options.force,
-    )
+    with quiet():
+        shown = write_explanations(
+            Path(options.model),
+            _files(options.sources),
+            out,
+            findings=options.findings,
+            count=options.count,
+            operating_point=options.operating_point,
+            views=options.views or VIEWS,
+            force=options.force,
+        )
     print(f"{out}: {len(shown)} radiographs")
     return 0
 

@@ -11,13 +11,13 @@ from fastapi.responses import JSONResponse
 from fastapi.security import HTTPBearer
 
 from mxa.evaluation.report import DISCLAIMER
+from mxa.quiet import quiet
 from mxa.serve.access import bearer_fits
 from mxa.serve.gate import Gate
 from mxa.serve.guard import STATIC, Guard
 from mxa.serve.metrics import CONTENT_TYPE, Metrics
 from mxa.serve.options import ServeOptions
 from mxa.serve.page import INDEX, PageFile, load_page
-from mxa.serve.quiet import quiet
 from mxa.serve.refusal import Refusal
 from mxa.serve.schemas import Ask, HealthBody, ModelBody, PredictionBody, Problem
 from mxa.serve.service import Service
@@ -54,7 +54,7 @@ _NO_TELEMETRY: Any = {"tracing": False, "metrics": False, "logs": False, "auto_c
 def create_app(service: Service, model: ModelBody, gate: Gate, metrics: Metrics, options: ServeOptions) -> FastAPI:
     """Put the parts of a server together.
 
-    While the application runs, decoders are kept quiet in the whole process, see :mod:`mxa.serve.quiet`.
+    While the application runs, decoders are kept quiet in the whole process, see :mod:`mxa.quiet`.
 
     Args:
         service: makes predictions; closed when the application ends.

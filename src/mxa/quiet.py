@@ -1,6 +1,7 @@
-"""Keep other packages from telling what is in an upload.
+"""Keep other packages from telling what is in a picture's file.
 
-On damaged files pydicom quotes what it reads, names of patients among it, both in warnings and in its log.
+On damaged files pydicom quotes what it reads, names of patients among it, both in warnings and in its log. Programs
+that read strangers' files run under :func:`quiet`; a library has no business with its caller's warnings.
 """
 
 import logging

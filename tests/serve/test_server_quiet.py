@@ -13,7 +13,6 @@ from deploy.small import pictures
 from mxa.data.dicom import read_dicom
 from mxa.errors import DataError
 from mxa.predictor import Predictor
-from mxa.serve.quiet import quiet
 from serve.serving import dicom, png, site
 
 GREY = pictures(1, 90)[0, 0][:70]
@@ -25,17 +24,6 @@ def secret_uid() -> bytes:
     """A damaged DICOM file, of which pydicom by itself would tell all in a warning and in its log."""
     at = DICOM.index(ExplicitVRLittleEndian.encode())
     return DICOM[: at - 2] + struct.pack("<H", len(DICOM) - at) + DICOM[at:]
-
-
-def test_afterwards_all_is_as_before() -> None:
-    logger, shown = logging.getLogger("pydicom"), warnings.showwarning
-    handlers = list(logger.handlers)
-    with quiet():
-        assert warnings.showwarning is not shown
-        assert not logger.propagate
-    assert warnings.showwarning is shown
-    assert logger.propagate
-    assert logger.handlers == handlers
 
 
 @pytest.mark.filterwarnings("always")

@@ -1,0 +1,1 @@
+"""Its conftest has a name of its own by this."""
