@@ -18,14 +18,12 @@ from timing import interleaved
 from torch import Tensor, nn
 
 import mxa.models.efficientvit  # noqa: F401
-from mxa.memory import keep_freed_memory
 
 POOLED = ", region_pool 2"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the benchmark."""
-    keep_freed_memory()  # as `mxa train` does
     parser = make_parser(__doc__)
     parser.add_argument("--sizes", nargs="+", default=["m0", "m2", "m5"], choices=SIZES)
     parser.add_argument("--batch", type=positive, default=32)

@@ -17,14 +17,12 @@ from record import make_parser, positive, publish
 from stepper import make_module, make_step
 
 from mxa.data.loader import Batch
-from mxa.memory import keep_freed_memory
 from mxa.models.build import build_model
 from mxa.training.config import OptimConfig
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the benchmark."""
-    keep_freed_memory()  # as `mxa train` does
     parser = make_parser(__doc__)
     add_options(parser, precision="auto")
     parser.add_argument("--batch", type=positive, default=32)

@@ -151,6 +151,13 @@ def interrupt_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     monkeypatch.setattr(ClassifierModule, "training_step", training_step)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _hear_ctrl_c() -> None:
+    """A test run in the background is told to ignore Ctrl-C, and so would be what it starts."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.fixture(scope="session")
 def xrv_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder like TorchXRayVision's cache, with the stand-in in it."""
