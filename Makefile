@@ -18,13 +18,8 @@ setup: .venv/.done
 demo: setup
 	$(BIN)/mxa demo $(DEMO)
 
-# Apart from the others: a process that has run OpenVINO ends without a word once it makes a teacher of TorchXRayVision's
-# (tests/cli), for a reason that is not found yet.
-OPENVINO_TESTS := tests/deploy tests/benchmarks tests/test_predictor.py
-
 test: setup
-	$(TEST_ENV) $(BIN)/python -m pytest -n 2 --dist loadfile $(addprefix --ignore=,$(OPENVINO_TESTS))
-	$(TEST_ENV) $(BIN)/python -m pytest -n 2 --dist loadfile $(OPENVINO_TESTS)
+	$(TEST_ENV) $(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow

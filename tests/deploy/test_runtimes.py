@@ -1,6 +1,9 @@
 """All runtimes agree, and files that are damaged or foreign are refused."""
 
+import os
 import shutil
+import subprocess
+import sys
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -8,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deploy.small import exported, pictures, saved
+from deploy.small import SIDE, exported, pictures, saved
 from mxa.errors import ArtifactError, ConfigError
 from mxa.predictor import open_predictor
 
@@ -128,3 +131,28 @@ def test_unknown_devices(what: str, runtime: str) -> None:
 def test_threads_are_at_least_one() -> None:
     with pytest.raises(ValueError, match="threads must be at least 1"):
         open_predictor(exported("onnx"), threads=0)
+
+
+DROPPED = """
+import os, signal, sys, threading
+import numpy as np
+from mxa.predictor import open_predictor
+
+held = [open_predictor(sys.argv[1], "openvino")]
+held[0].score(np.zeros((1, 1, *map(int, sys.argv[2:])), np.uint8))
+dropping = threading.Thread(target=held.clear)
+dropping.start()
+dropping.join()
+heard = []
+signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
+os.kill(os.getpid(), signal.SIGTERM)
+assert heard == [signal.SIGTERM]
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+def test_a_signal_is_survived_after_another_thread_has_dropped_openvino() -> None:
+    """OpenVINO's own signal stack would be gone by then, and the process with it."""
+    command = [sys.executable, "-c", DROPPED, str(exported("onnx")), str(SIDE), str(SIDE)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr

@@ -6,6 +6,7 @@ which moves logits by a hundredth; here it does not. Calls may come from several
 See :class:`mxa.predictor.Runtime` for what a call takes and gives.
 """
 
+import functools
 import threading
 import zipfile
 from collections.abc import Sequence
@@ -97,9 +98,7 @@ class OpenVino:
     name = "openvino"
 
     def __init__(self, file: Path, device: str = "cpu", threads: int | None = None) -> None:
-        import openvino
-
-        core = openvino.Core()
+        core = _openvino_core()
         if device.upper() not in core.available_devices:
             there = ", ".join(one.lower() for one in core.available_devices)
             raise ConfigError(f"device is {device!r}; this OpenVINO has {there}")
@@ -124,6 +123,19 @@ class OpenVino:
             results = self._request.infer({0: np.ascontiguousarray(pixels)}, share_inputs=True)
             outputs = [results[i].copy() for i in range(len(results))]
         return _scores(outputs, self.metadata)
+
+
+@functools.cache
+def _openvino_core() -> Any:
+    """One for the process, and until its end.
+
+    Opening the CPU gives the opening thread a signal stack, which goes with the core. Where another thread drops the
+    core, such as by collecting garbage, the first one keeps a stack that is gone, and the next signal (a worker process
+    that ends is one) ends the process.
+    """
+    import openvino
+
+    return openvino.Core()
 
 
 def _openvino_text(model: Any) -> str | None:
