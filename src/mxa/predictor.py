@@ -7,19 +7,19 @@ Shapes: B pictures, L findings, S the side of the network's input in pixels.
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, overload
 
 import numpy as np
 import numpy.typing as npt
 
-from mxa.deploy.sources import FRONTAL, Source, read_source
+from mxa.deploy.sources import Source, known_views, read_source
 from mxa.errors import ArtifactError
 from mxa.evaluation.metrics import sigmoid
 from mxa.evaluation.tuning import Tuning
 from mxa.labels import LabelSet
-from mxa.preprocess import Preprocess
+from mxa.preprocess import Box, Preprocess
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     """A file, (H, W) uint8 pixels or a Pillow image; see :func:`mxa.deploy.sources.read_source`."""
 
 BATCH_SIZE = 32
-Box = tuple[float, float, float, float]
 
 
 class Runtime(Protocol):
@@ -127,11 +126,8 @@ class Predictor:
 
     @property
     def views(self) -> tuple[str, ...]:
-        """The views that the model was trained on, as far as its configuration tells; frontal where it does not."""
-        data = self.config.get("training", {}).get("config", {}).get("data", {})
-        if data.get("views"):
-            return tuple(data["views"])
-        return ("frontal", "lateral") if data.get("dataset") == "chexpert" else FRONTAL
+        """The views that the model knows, see :func:`mxa.deploy.sources.known_views`."""
+        return known_views(self.config.get("training", {}))
 
     def score(
         self, pixels: npt.NDArray[np.uint8]
@@ -234,33 +230,61 @@ class Predictor:
             predictions += self._predict_batch(sources, judge)
         return predictions[0] if single else predictions
 
+    def predict_resized(
+        self,
+        pixels: npt.NDArray[np.uint8],
+        sizes: Sequence[tuple[int, int]],
+        *,
+        operating_point: str | None = None,
+        calibration: str | None = None,
+    ) -> list[Prediction]:
+        """Predict pictures that :meth:`mxa.preprocess.Preprocess.resize` made, for whoever decodes elsewhere.
+
+        Args:
+            pixels: (B, 1, S, S) uint8.
+            sizes: width and height of each source picture, where the regions are to be placed.
+            operating_point: as for :meth:`predict`.
+            calibration: as for :meth:`predict`.
+
+        Returns:
+            A prediction for each, without the name of a source.
+
+        Raises:
+            ConfigError: the model has no such operating point or calibration.
+            ValueError: the pixels have another shape or type, or there is another number of sizes.
+        """
+        return self._judged(pixels, sizes, _Judge.of(self, operating_point, calibration))
+
     def _predict_batch(self, sources: Sequence[Source], judge: "_Judge") -> list[Prediction]:
-        logits, boxes = self.score(np.stack([self.preprocess.resize(source.grey) for source in sources])[:, None])
+        pixels = np.stack([self.preprocess.resize(source.grey) for source in sources])[:, None]
+        predictions = self._judged(pixels, [source.size for source in sources], judge)
+        return [
+            replace(one, source=source.name, notes=one.notes + source.notes)
+            for one, source in zip(predictions, sources, strict=True)
+        ]
+
+    def _judged(
+        self, pixels: npt.NDArray[np.uint8], sizes: Sequence[tuple[int, int]], judge: "_Judge"
+    ) -> list[Prediction]:
+        logits, boxes = self.score(pixels)
         probabilities, decisions = judge(logits)
         return [
             Prediction(
-                source=source.name,
+                source="",
                 findings=self.labels.findings,
-                logits=logits[i],
+                logits=own,
                 probabilities=probabilities[i],
                 calibration=judge.calibration,
                 decisions=None if decisions is None else decisions[i],
                 operating_point=judge.operating_point,
-                regions=self._regions(boxes, i, source.size),
-                size=source.size,
+                regions=self.preprocess.place({block: corners[i] for block, corners in boxes.items()}, *size),
+                size=size,
                 model_hash=self.model_hash,
                 contract_version=self.preprocess.version,
-                notes=self.notes + judge.notes + source.notes,
+                notes=self.notes + judge.notes,
             )
-            for i, source in enumerate(sources)
+            for i, (own, size) in enumerate(zip(logits, sizes, strict=True))
         ]
-
-    def _regions(self, boxes: Mapping[str, npt.NDArray[np.float32]], row: int, size: tuple[int, int]) -> dict[str, Box]:
-        placed = {}
-        for block, corners in boxes.items():
-            x1, y1, x2, y2 = self.preprocess.to_source(corners[row], *size).tolist()
-            placed[block] = (x1, y1, x2, y2)
-        return placed
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,8 @@ _FILTERS = {
 INTERPOLATIONS = tuple(_FILTERS)
 
 ArrayLike = TypeVar("ArrayLike")
+Box = tuple[float, float, float, float]
+"""x1, y1, x2, y2."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,14 @@ class Preprocess:
         scale = np.array([right - left, bottom - top, right - left, bottom - top])
         placed = np.asarray(boxes, dtype=np.float64) * scale + np.array([left, top, left, top])
         return np.clip(placed, 0, [width, height, width, height])
+
+    def place(self, boxes: Mapping[str, npt.ArrayLike], width: int, height: int) -> dict[str, Box]:
+        """Boxes (4,) by name, as :meth:`to_source` places them, as plain numbers."""
+        placed: dict[str, Box] = {}
+        for name, box in boxes.items():
+            x1, y1, x2, y2 = self.to_source(np.asarray(box, dtype=np.float64), width, height).tolist()
+            placed[name] = (x1, y1, x2, y2)
+        return placed
 
     def resize(self, grey: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         """Fit and resize one picture.

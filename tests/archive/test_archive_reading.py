@@ -114,7 +114,7 @@ def test_an_error_that_nobody_foresaw_is_logged_and_ends_nothing(
     def fail(*arguments: object, **options: object) -> None:
         raise KeyError("surprise")
 
-    monkeypatch.setattr("mxa.archive.reading.read_grey", fail)
+    monkeypatch.setattr("mxa.deploy.sources.read_grey", fail)
     picture = READER(Found(str(tmp_path / "a.png")))
     assert picture.status == FAILED
     assert picture.reason == "unknown error, please report it (KeyError: 'surprise')"

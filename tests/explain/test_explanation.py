@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate
 
 from mxa.errors import ConfigError, DataError
-from mxa.explain.explanation import choose_findings, explain, explain_grey, place_boxes, stretch
+from mxa.explain.explanation import choose_findings, explain, explain_grey, stretch
 from mxa.labels import CHEXPERT14, LabelSet
 from mxa.models.artifact import Architecture, Classifier
 from mxa.models.build import build_model
@@ -45,7 +45,7 @@ def test_a_box_in_the_networks_input_is_placed_to_the_pixel(shape: tuple[int, in
     contract = Preprocess(size=448, fit=fit, interpolation="bilinear")
     columns, rows = (np.flatnonzero(contract.resize(grey).max(axis) >= 128) for axis in (0, 1))
     box = torch.tensor([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]) / contract.size
-    (placed,) = place_boxes({"block": box}, contract, width, height).values()
+    (placed,) = contract.place({"block": box}, width, height).values()
     # An edge is read off with an error of half a pixel of the input, which is less than half a pixel of the picture.
     assert placed == pytest.approx(drawn, abs=0.75)
     assert tuple(round(edge) for edge in placed) == pytest.approx(drawn, abs=1)
@@ -61,7 +61,7 @@ def test_a_box_in_the_networks_input_is_placed_to_the_pixel(shape: tuple[int, in
 )
 def test_boxes_of_a_wide_picture(fit: str, expected: tuple[float, ...]) -> None:
     box = torch.tensor([0.1, 0.3, 0.9, 0.9])
-    placed = place_boxes({"stages.0.blocks.0": box}, Preprocess(fit=fit), 200, 100)
+    placed = Preprocess(fit=fit).place({"stages.0.blocks.0": box}, 200, 100)
     assert placed == {"stages.0.blocks.0": pytest.approx(expected, abs=1e-4)}
 
 

@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from mxa.archive.tree import Found
-from mxa.data.dicom import MODALITIES, is_dicom, read_dicom
+from mxa.data.dicom import MODALITIES, is_dicom
 from mxa.data.dicom_header import Header, open_header
-from mxa.data.images import read_grey
+from mxa.deploy.sources import read_source
 from mxa.errors import MxaError, NotTakenError
 from mxa.preprocess import Preprocess
 
@@ -63,25 +63,15 @@ class Reader:
             return Picture(found.path, FAILED, found.problem)
         path = Path(found.path)
         try:
-            return self._dicom(found.path) if is_dicom(path) else self._image(found.path)
+            source = read_source(path, self.contract, views=self.views, force=self.force)
+            pixels = self.contract.resize(source.grey)
         except MxaError as error:
             reason = str(error).removeprefix(f"{path}: ")
             return _unread(found.path, reason, forcible=isinstance(error, NotTakenError))
         except Exception as error:  # a file that nobody foresaw must not end a run over millions
             log.exception("%s: an error that mxa does not know; please report it", path)
             return Picture(found.path, FAILED, f"unknown error, please report it ({type(error).__name__}: {error})")
-
-    def _dicom(self, path: str) -> Picture:
-        radiograph = read_dicom(path, views=self.views, force=self.force)
-        notes = (*radiograph.reservations, *radiograph.notes)
-        return self._scorable(path, radiograph.pixels, radiograph.sop_instance_uid, notes)
-
-    def _image(self, path: str) -> Picture:
-        return self._scorable(path, read_grey(path, wide_range=self.contract.wide_range))
-
-    def _scorable(self, path: str, grey: npt.NDArray[np.uint8], uid: str = "", notes: tuple[str, ...] = ()) -> Picture:
-        height, width = grey.shape
-        return Picture(path, OK, "", self.contract.resize(grey), (width, height), uid, notes)
+        return Picture(found.path, OK, "", pixels, source.size, source.sop_instance_uid, source.notes)
 
 
 def _unread(path: str, reason: str, *, forcible: bool) -> Picture:

@@ -47,7 +47,7 @@ class Rows:
     logits: bool = False
 
     def __post_init__(self) -> None:
-        self._predict([])
+        self.predictor.tuning.using(self.operating_point, self.calibration)
         if taken := set(self.findings) & {*FIRST, *LAST}:
             raise ConfigError(f"the model's finding {', '.join(sorted(taken))} is called like a column of the output")
 
@@ -66,16 +66,16 @@ class Rows:
             A record for each, plain JSON types. Probabilities, logits, decisions and boxes are None where the status is
             not "ok". Boxes are x1, y1, x2, y2 in pixels of the picture, to a hundredth.
         """
-        # Pixels of the network's size go through Predictor.predict unchanged.
-        predictions = iter(self._predict([one.pixels for one in pictures if one.pixels is not None]))
+        read = [one for one in pictures if one.pixels is not None and one.size is not None]
+        predictions = iter(self._predict(read) if read else ())
         return [self._record(one, None if one.pixels is None else next(predictions)) for one in pictures]
 
-    def _predict(self, pixels: list[Any]) -> list[Prediction]:
-        return self.predictor.predict(
-            pixels,
+    def _predict(self, pictures: Sequence[Picture]) -> list[Prediction]:
+        return self.predictor.predict_resized(
+            np.stack([one.pixels for one in pictures if one.pixels is not None])[:, None],
+            [one.size for one in pictures if one.size is not None],
             operating_point=self.operating_point,
             calibration=self.calibration,
-            batch_size=max(1, len(pixels)),
         )
 
     def _record(self, picture: Picture, prediction: Prediction | None) -> Record:
@@ -86,7 +86,7 @@ class Rows:
         if prediction is not None:
             plain = prediction.to_dict()
             scores = {key: plain[key] for key in scores}
-            boxes = self._boxes(prediction, picture)
+            boxes = {block: [round(edge, 2) for edge in box] for block, box in prediction.regions.items()}
             notes = prediction.notes + picture.notes
         return {
             "path": _encodable(picture.path),
@@ -102,16 +102,6 @@ class Rows:
             "contract_version": self.predictor.preprocess.version,
             "width": width,
             "height": height,
-        }
-
-    def _boxes(self, prediction: Prediction, picture: Picture) -> dict[str, list[float]]:
-        """From pixels of the network's input to those of the picture."""
-        contract, size = self.predictor.preprocess, picture.size
-        if size is None:
-            raise ValueError("a picture that was read has a size")
-        return {
-            block: np.round(contract.to_source(np.array(box) / contract.size, *size), 2).tolist()
-            for block, box in prediction.regions.items()
         }
 
 

@@ -7,6 +7,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from mxa.cli.shared import Command, advance, figures, from_namespace, is_first_process, quiet_lightning
+from mxa.memory import keep_freed_memory
 from mxa.reproduce.config import ReproduceConfig
 from mxa.training.config import TrainConfig
 
@@ -26,7 +27,7 @@ def _train_parser() -> ArgumentParser:
 def _train(options: Namespace) -> int:
     from mxa.training.run import train
 
-    quiet_lightning()
+    _prepare()
     config = from_namespace(TrainConfig, _train_parser(), options)
     with logging_redirect_tqdm():
         result = train(config, resume=options.resume)
@@ -52,7 +53,7 @@ def _demo_parser() -> ArgumentParser:
 def _demo(options: Namespace) -> int:
     from mxa.demo import run_demo
 
-    quiet_lightning()
+    _prepare()
     report = run_demo(Path(options.out), images=options.images, epochs=options.epochs, seed=options.seed)
     print(f"open {report}")
     return 0
@@ -73,7 +74,7 @@ def _reproduce(options: Namespace) -> int:
     from mxa.reproduce.report import write_grid_report
     from mxa.reproduce.runs import run_grid
 
-    quiet_lightning()
+    _prepare()
     config: ReproduceConfig = from_namespace(ReproduceConfig, _reproduce_parser(), options)
     with logging_redirect_tqdm():
         run_grid(config)
@@ -130,6 +131,11 @@ def _teacher_predict(options: Namespace) -> int:
         folder = fill_cache(config, progress=advance(bar))
     print(f"{folder}: the teacher's logits of the training and validation images; train with --kd.cache {folder}")
     return 0
+
+
+def _prepare() -> None:
+    quiet_lightning()
+    keep_freed_memory()
 
 
 COMMANDS = {

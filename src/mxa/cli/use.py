@@ -12,7 +12,6 @@ from mxa.archive.run import ArchiveOptions, predict_archive
 from mxa.archive.sources import Sources
 from mxa.archive.tree import Tally
 from mxa.cli.shared import Command, add_data_options, data_options, from_namespace
-from mxa.data.dicom import VIEWS
 from mxa.data.options import read
 from mxa.errors import ConfigError
 from mxa.quiet import quiet
@@ -89,7 +88,7 @@ def _explain(options: Namespace) -> int:
             findings=options.findings,
             count=options.count,
             operating_point=options.operating_point,
-            views=options.views or VIEWS,
+            views=options.views,
             force=options.force,
         )
     print(f"{out}: {len(shown)} radiographs")

@@ -1,6 +1,6 @@
 """Take in one picture: a file, pixels or a Pillow image become 8-bit grey, and nothing about them is guessed."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
-from mxa.data.dicom import is_dicom, read_dicom
+from mxa.data.dicom import Radiograph, is_dicom, read_dicom
 from mxa.data.images import MIN_SIDE, read_grey
 from mxa.errors import DataError
 from mxa.preprocess import Preprocess
@@ -26,17 +26,37 @@ class Source:
         grey: (H, W) uint8.
         name: the file; "" for pixels and Pillow images.
         notes: what a reader of the prediction must know of the picture.
+        sop_instance_uid: of a DICOM file that has one; else "".
     """
 
     grey: npt.NDArray[np.uint8]
     name: str = ""
     notes: tuple[str, ...] = ()
+    sop_instance_uid: str = ""
+
+    @classmethod
+    def of(cls, radiograph: Radiograph, name: str = "") -> "Source":
+        """What was read of a DICOM file; the reasons against it come first."""
+        notes = (*radiograph.reservations, *radiograph.notes)
+        return cls(radiograph.pixels, name, notes, radiograph.sop_instance_uid)
 
     @property
     def size(self) -> tuple[int, int]:
         """Width and height in pixels."""
         height, width = self.grey.shape
         return width, height
+
+
+def known_views(training: Mapping[str, Any]) -> tuple[str, ...]:
+    """The views that a model was trained on, as far as its provenance tells; frontal where it does not.
+
+    Args:
+        training: of the model's ``config.json``.
+    """
+    data = training.get("config", {}).get("data", {})
+    if data.get("views"):
+        return tuple(data["views"])
+    return ("frontal", "lateral") if data.get("dataset") == "chexpert" else FRONTAL
 
 
 def read_source(
@@ -64,8 +84,7 @@ def read_source(
     if isinstance(picture, str | Path):
         path = Path(picture)
         if is_dicom(path):
-            radiograph = read_dicom(path, views=views, force=force)
-            return Source(radiograph.pixels, str(path), (*radiograph.reservations, *radiograph.notes))
+            return Source.of(read_dicom(path, views=views, force=force), str(path))
         return Source(read_grey(path, wide_range=contract.wide_range), str(path))
     if isinstance(picture, Image.Image):
         return Source(_from_pillow(picture, what))

@@ -5,7 +5,7 @@ Test data never choose: they are only scored with what is stored here.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mxa.errors import ConfigError
 from mxa.evaluation import calibration
@@ -15,6 +15,8 @@ from mxa.labels import LabelSet
 
 if TYPE_CHECKING:
     from mxa.evaluation.cases import Cases  # pandas; reading what was chosen must do without
+
+Chosen = TypeVar("Chosen")
 
 RULES = ("youden", "f1", "sensitivity=0.9", "specificity=0.9")
 """The operating points of a freshly trained model."""
@@ -76,7 +78,7 @@ class Tuning:
         return cls(points, calibrations, fitted_on).using(*used)
 
     def using(self, operating_point: str = "", calibration: str = "") -> "Tuning":
-        """The same, with what predictions use where nothing else is asked for.
+        """The same, with what predictions use where nothing else is asked for; "" for none.
 
         Raises:
             ConfigError: there is no such operating point or calibration.
@@ -87,27 +89,27 @@ class Tuning:
             self.calibrated(calibration)
         return replace(self, operating_point=operating_point, calibration=calibration)
 
-    def calibrated(self, kind: str) -> Calibration:
-        """A calibration by its kind.
-
-        Raises:
-            ConfigError: there is none of that kind; the message lists those that there are.
-        """
-        if kind not in self.calibrations:
-            known = ", ".join(self.calibrations) or "none"
-            raise ConfigError(f"no calibration {kind!r} was fitted on validation data; there are: {known}")
-        return self.calibrations[kind]
-
     def point(self, name: str) -> OperatingPoint:
         """An operating point by its name.
 
         Raises:
             ConfigError: there is none of that name; the message lists those that there are.
         """
-        if name not in self.operating_points:
-            known = ", ".join(self.operating_points) or "none"
-            raise ConfigError(f"no operating point {name!r} was chosen on validation data; there are: {known}")
-        return self.operating_points[name]
+        return _chosen(self.operating_points, name, f"operating point {name!r} was chosen")
+
+    def calibrated(self, kind: str) -> Calibration:
+        """A calibration by its kind.
+
+        Raises:
+            ConfigError: there is none of that kind; the message lists those that there are.
+        """
+        return _chosen(self.calibrations, kind, f"calibration {kind!r} was fitted")
+
+
+def _chosen(there: Mapping[str, Chosen], name: str, what: str) -> Chosen:
+    if name not in there:
+        raise ConfigError(f"no {what} on validation data; there are: {', '.join(there) or 'none'}")
+    return there[name]
 
 
 def tune(

@@ -10,18 +10,15 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
-from mxa.data.dicom import VIEWS
-from mxa.deploy.sources import read_source
+from mxa.deploy.sources import known_views, read_source
 from mxa.errors import ConfigError
 from mxa.evaluation.metrics import sigmoid
 from mxa.explain.cam import class_activation_maps
 from mxa.labels import LabelSet
 from mxa.models.artifact import Classifier
-from mxa.preprocess import Preprocess
+from mxa.preprocess import Box
 
-Box = tuple[float, float, float, float]
 Window = tuple[float, float, float, float]
 
 
@@ -75,20 +72,22 @@ class Explanation:
 
 
 def explain(
-    classifier: Classifier, files: Iterable[str | Path], *, views: Collection[str] = VIEWS, force: bool = False
+    classifier: Classifier, files: Iterable[str | Path], *, views: Collection[str] = (), force: bool = False
 ) -> list[Explanation]:
     """Explain image files, one after the other.
 
     Args:
         classifier: the model.
         files: DICOM files, and what Pillow knows.
-        views: of DICOM files, those that are accepted, see :func:`mxa.data.dicom.read_dicom`.
+        views: of DICOM files, those that are accepted, see :func:`mxa.data.dicom.read_dicom`; empty are those that the
+            model knows.
         force: accept DICOM files that are no chest radiograph of these views; the notes say why they would be refused.
 
     Raises:
         ConfigError: the network has no exact class-activation maps, or a DICOM file needs a package that is missing.
         DataError: a file cannot be read or is refused; the message names it.
     """
+    views = views or known_views(classifier.training)
     explained = []
     for file in files:
         source = read_source(file, classifier.preprocess, views=views, force=force)
@@ -117,17 +116,8 @@ def explain_grey(classifier: Classifier, grey: npt.NDArray[np.uint8], name: str 
         logit=found.logits[0].double().cpu().numpy(),
         maps=found.maps[0].cpu().numpy(),
         window=contract.window(width, height),
-        boxes=place_boxes({block: boxes[0] for block, boxes in found.boxes.items()}, contract, width, height),
+        boxes=contract.place({block: boxes[0].cpu() for block, boxes in found.boxes.items()}, width, height),
     )
-
-
-def place_boxes(regions: Mapping[str, Tensor], contract: Preprocess, width: int, height: int) -> dict[str, Box]:
-    """Boxes of one picture, (4,) in [0, 1] of the network's input, in pixels of the source, cut at its edges."""
-    placed: dict[str, Box] = {}
-    for block, box in regions.items():
-        x1, y1, x2, y2 = contract.to_source(box.cpu().numpy(), width, height).tolist()
-        placed[block] = (x1, y1, x2, y2)
-    return placed
 
 
 def stretch(cells: npt.NDArray[np.floating], window: Window, width: int, height: int) -> npt.NDArray[np.float32]:

@@ -17,7 +17,6 @@ from matplotlib.colors import ListedColormap, Normalize, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
-from mxa.data.dicom import VIEWS
 from mxa.errors import ConfigError
 from mxa.evaluation.figures.style import save
 from mxa.evaluation.thresholds import OperatingPoint
@@ -60,7 +59,7 @@ def write_explanations(
     findings: Sequence[str] = (),
     count: int = 3,
     operating_point: str | None = None,
-    views: Collection[str] = VIEWS,
+    views: Collection[str] = (),
     force: bool = False,
 ) -> list[Explanation]:
     """Explain image files with a saved model, and draw it.
@@ -72,7 +71,7 @@ def write_explanations(
         findings: whose maps are shown; the ``count`` most probable ones of each file where none is named.
         count: how many findings.
         operating_point: its name; None is "youden" where the model has it, and no decisions where it has not.
-        views: of DICOM files, those that are accepted.
+        views: of DICOM files, those that are accepted; empty are those that the model knows.
         force: accept other DICOM files, too; their titles say so.
 
     Raises:

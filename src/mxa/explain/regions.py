@@ -16,8 +16,8 @@ from matplotlib.patches import Rectangle
 from mxa.data.decode import read_picture
 from mxa.data.table import Table
 from mxa.errors import ConfigError, DataError
-from mxa.explain.explanation import Box, place_boxes
 from mxa.models.artifact import Classifier
+from mxa.preprocess import Box
 
 RED = "#e3000f"
 STYLES: tuple[Literal[":", "--", "-"], ...] = (":", "--", "-")
@@ -53,8 +53,8 @@ def find_regions(classifier: Classifier, files: Sequence[Path]) -> list[RegionPi
     found = []
     for i, grey in enumerate(pictures):
         height, width = grey.shape
-        own = {name: boxes[i] for name, boxes in regions.items()}
-        found.append(RegionPicture(grey, place_boxes(own, contract, width, height)))
+        own = {name: boxes[i].cpu() for name, boxes in regions.items()}
+        found.append(RegionPicture(grey, contract.place(own, width, height)))
     return found
 
 

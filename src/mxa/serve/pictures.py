@@ -42,8 +42,7 @@ def decode(upload: Upload, contract: Preprocess, max_pixels: int, *, views: Coll
         raise Refusal(413, f"the picture has {pixels} pixels; this server takes {max_pixels} at most")
     if upload.kind != "dicom":
         return Source(read_grey(stream, wide_range=contract.wide_range))
-    radiograph = read_dicom(stream, views=views, force=force)
-    return Source(radiograph.pixels, "", (*radiograph.reservations, *radiograph.notes))
+    return Source.of(read_dicom(stream, views=views, force=force))
 
 
 def _image_pixels(stream: io.BytesIO) -> int:
