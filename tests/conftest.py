@@ -24,6 +24,14 @@ XRV_FILE = "chex-densenet121-d121-tw-lr001-rot45-tr15-sc15-seed0-best.pt"
 """What TorchXRayVision calls the weights densenet121-res224-chex."""
 
 
+SMALL_RUN = [
+    *("--preprocess.size", "64", "--augment.randaugment=", "--progress", "false"),
+    *("--optim.epochs", "2", "--optim.batch_size", "8", "--optim.lr_batch_size", "8"),
+    *("--optim.warmup_epochs", "0", "--optim.cooldown_epochs", "0"),
+]
+"""Options that make any training command one of seconds."""
+
+
 def write_chexpert(folder: Path, patients: dict[str, int], seed: int = 0, side: int = 64) -> Path:
     """A learnable data set in CheXpert's layout: finding j brightens square j of a 4 x 4 grid.
 

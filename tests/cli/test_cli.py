@@ -16,25 +16,13 @@ import pytest
 from PIL import Image
 
 import mxa
-from conftest import ROOT_NAME, write_chexpert
+from conftest import ROOT_NAME, SMALL_RUN, write_chexpert
 from mxa.cli import COMMANDS, main
 from mxa.data.options import DataOptions, read
 from mxa.evaluation.predictions import read_csv
 from mxa.labels import CHEXPERT14
 
-FAST = [
-    *(
-        "--preprocess.size",
-        "64",
-        "--augment.randaugment=",
-        "--model.name",
-        "mxa_efficientvit_m0",
-        "--progress",
-        "false",
-    ),
-    *("--optim.epochs", "2", "--optim.batch_size", "8", "--optim.lr_batch_size", "8"),
-    *("--optim.warmup_epochs", "0", "--optim.cooldown_epochs", "0"),
-]
+FAST = ["--model.name", "mxa_efficientvit_m0", *SMALL_RUN]
 
 
 def run(*arguments: str) -> int:
