@@ -34,7 +34,7 @@ format: setup
 	$(BIN)/ruff format .
 
 # Tables on the screen, JSON in benchmarks/results/ (which git ignores).
-BENCHMARKS := phantom loading block step inference runtimes serve distillation epoch bootstrap
+BENCHMARKS := phantom loading block step memory upkeep inference runtimes serve distillation epoch bootstrap
 
 bench: setup
 	for script in $(BENCHMARKS); do \

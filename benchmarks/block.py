@@ -3,7 +3,7 @@
     python benchmarks/block.py [--sizes m0 m2 m5] [--batch 32] [--image 224] [--rounds 7]
 
 The sides are plain, MXA, and MXA with a pooled region predictor. A training step is forward and backward here; step.py
-measures a whole one, and inference.py what a saved model does.
+measures a whole one, and inference.py what a saved model does. Freed memory is kept, as in `mxa train`.
 """
 
 from collections.abc import Sequence
@@ -18,6 +18,7 @@ from timing import interleaved
 from torch import Tensor, nn
 
 import mxa.models.efficientvit  # noqa: F401
+from mxa.memory import keep_freed_memory
 
 POOLED = ", region_pool 2"
 
@@ -29,6 +30,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--batch", type=positive, default=32)
     parser.add_argument("--image", type=positive, default=224, help="side of the pictures in pixels")
     options = parser.parse_args(argv)
+    keep_freed_memory()
     images = torch.randn(options.batch, 1, options.image, options.image, device=DEVICE)
     models: dict[str, nn.Module] = {}
     for size in options.sizes:

@@ -17,6 +17,7 @@ from record import make_parser, positive, publish
 from stepper import make_module, make_step
 
 from mxa.data.loader import Batch
+from mxa.memory import keep_freed_memory
 from mxa.models.build import build_model
 from mxa.training.config import OptimConfig
 
@@ -27,6 +28,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add_options(parser, precision="auto")
     parser.add_argument("--batch", type=positive, default=32)
     options = parser.parse_args(argv)
+    keep_freed_memory()
     bf16 = uses_bf16(options.precision)
     batch = random_batch(options.batch, options.image)
     steps: dict[str, Callable[[], object]] = {}

@@ -1,7 +1,7 @@
 """Keep freed memory for the next step instead of giving it back to the system and asking for it again.
 
 In training on the CPU each step allocates and frees the same large tensors. glibc maps and unmaps each of them, and the
-system clears every page anew: about a sixth of a step's time. Settings of the whole process: for programs, not for
+system clears every page anew (benchmarks/memory.py times it). Settings of the whole process: for programs, not for
 libraries, so only commands call it.
 """
 

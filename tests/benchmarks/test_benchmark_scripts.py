@@ -117,6 +117,21 @@ def test_block(run: Any) -> None:
         assert all(one["time_over"]["plain"]["side"] == PLAIN for one in sides.values())
 
 
+def test_upkeep(run: Any) -> None:
+    found = run("upkeep", "--sizes", "m0", "--seconds", "0")
+    sides = found["tables"][MXA]
+    assert len(sides) == 4
+    for what, side in (("clipping", "clipping, mxa's, at once"), ("average", "average, mxa's")):
+        assert sides[side]["time_over"]["timm's"]["side"] == f"{what}, timm's"
+        assert sides[side]["operations"] < 50 < sides[f"{what}, timm's"]["operations"]
+
+
+def test_memory(run: Any) -> None:
+    found = run("memory", "--size", "m0", "--image", "64", "--batch", "2", "--steps", "1", rounds=1)
+    (sides,) = found["tables"].values()
+    assert sides["freed memory kept"]["time_over"]["glibc's own way"]["side"] == "glibc's own way"
+
+
 def test_distillation(run: Any) -> None:
     found = run("distillation", *NETWORKS, "--batch", "2", "--seconds", "0", rounds=1)
     (sides,) = found["tables"].values()
