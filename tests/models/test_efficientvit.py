@@ -105,6 +105,36 @@ def test_options_reach_the_block() -> None:
     assert block.region.pool == 2
 
 
+def test_unknown_options_are_refused() -> None:
+    with pytest.raises(TypeError, match="mxa_regions"):
+        make("mxa_efficientvit_m0", mxa_regions=2)
+
+
+def test_without_roi_there_are_no_regions() -> None:
+    model = make("mxa_efficientvit_m0", mxa_roi=False).eval()
+    x = torch.randn(2, 1, 224, 224)
+    logits, regions = model.forward_with_regions(x)
+    assert regions == {}
+    assert model.region_blocks() == ()
+    torch.testing.assert_close(logits, model(x))
+
+
+def test_the_stems_map_reaches_the_first_stage() -> None:
+    options = {"mxa_source": "stem", "mxa_stages": (0,), "mxa_region": "moments", "mxa_spatial_bias": 0.0}
+    model = randomise(make("mxa_efficientvit_m0", img_size=128, **options)).eval()
+    seen: list[torch.Tensor] = []
+    model.patch_embed.conv4.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    model.stages[0].blocks[0].mixer.mxa.region.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    x = torch.randn(2, 1, 128, 128)
+    logits, regions = model.forward_with_regions(x)
+    torch.testing.assert_close(seen[0], seen[1])
+    assert seen[0].shape == (2, 32, 16, 16)
+    assert list(regions) == list(model.region_blocks()) == ["stages.0.blocks.0"]
+    torch.testing.assert_close(model(x), logits)
+    with pytest.raises(ValueError, match="mxa_stages"):
+        make("mxa_efficientvit_m0", mxa_source="stem")
+
+
 @pytest.mark.parametrize("size", [(224, 224), (128, 128), (256, 192)])
 def test_regions_come_with_the_same_logits(size: tuple[int, int]) -> None:
     model = randomise(make("mxa_efficientvit_m0", img_size=size)).eval()

@@ -35,8 +35,5 @@ class Graph(nn.Module):
 
 
 def block_names(classifier: Classifier) -> tuple[str, ...]:
-    """The MXA blocks (``stages.0.blocks.0``) in the network's order; none of a network without MXA."""
-    if not isinstance(classifier.model, MxaEfficientVit):
-        return ()
-    suffix = ".mixer.mxa"
-    return tuple(name.removesuffix(suffix) for name, _ in classifier.model.named_modules() if name.endswith(suffix))
+    """The MXA blocks with a box (``stages.0.blocks.0``) in the network's order; none of a network without MXA."""
+    return classifier.model.region_blocks() if isinstance(classifier.model, MxaEfficientVit) else ()

@@ -22,7 +22,7 @@ from timm.models.efficientvit_msra import (
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from mxa.models.mxa import ChannelAttention, Mxa, RegionPredictor
+from mxa.models.mxa import ChannelAttention, Mxa, MxaOptions, RegionPredictor
 
 
 def rewrite(module: nn.Module) -> nn.Module:
@@ -31,6 +31,8 @@ def rewrite(module: nn.Module) -> nn.Module:
     Args:
         module: in eval mode. Layers that are none of EfficientViT's or MXA's stay as they are.
     """
+    if isinstance(module, Mxa) and not FusedMxa.stands_for(module):
+        return module
     for name, child in list(module.named_children()):
         setattr(module, name, rewrite(child))
     if isinstance(module, ConvNorm):
@@ -168,9 +170,17 @@ class FusedMxa(nn.Module):
 
     def __init__(self, trained: Mxa) -> None:
         super().__init__()
+        assert trained.region is not None
         self.region, self.channel, self.spatial = trained.region, trained.channel, trained.spatial
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    @staticmethod
+    def stands_for(trained: Mxa) -> bool:
+        """Whether a block crops as the paper's does; others are left as they were trained."""
+        own, papers = trained.options, MxaOptions()
+        form = ("roi", "region", "source", "smoothing", "put_back")
+        return all(getattr(own, name) == getattr(papers, name) for name in form)
+
+    def forward(self, x: Tensor, stem: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """As :meth:`mxa.models.mxa.Mxa.forward`."""
         low, size = self.region(x)
         columns, rows = crop_weights(low, size, x.shape[-1]).split(1, dim=1)

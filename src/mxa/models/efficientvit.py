@@ -7,6 +7,7 @@ unchanged, so that timm's ImageNet weights load as they are.
 """
 
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any
 
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
@@ -14,7 +15,7 @@ from timm.models.efficientvit_msra import EfficientVitMsra, ResidualDrop, checkp
 from torch import Tensor, nn
 
 from mxa.errors import ArtifactError
-from mxa.models.mxa import Mxa
+from mxa.models.mxa import Mxa, MxaOptions
 
 __all__ = ["MxaEfficientVit", "MxaMixer"]
 
@@ -43,9 +44,9 @@ class MxaMixer(ResidualDrop):
         """(B, C, H, W) -> (B, C, H, W)."""
         return self.forward_with_regions(x)[0]
 
-    def forward_with_regions(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The output (B, C, H, W) and the boxes (B, 4) that were pooled."""
-        refined, boxes = self.mxa(x)
+    def forward_with_regions(self, x: Tensor, stem: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """The output (B, C, H, W) and the boxes (B, 4) that were pooled, None without ROI."""
+        refined, boxes = self.mxa(x, stem)
         return x + self.m(x) + refined, boxes
 
 
@@ -55,29 +56,31 @@ class MxaEfficientVit(EfficientVitMsra):
     Args:
         mxa_stages: stages that get MXA blocks, of 0, 1, 2; the paper's is all of them. Empty gives timm's model
             exactly.
-        mxa_reduction: r of the channel attention.
-        mxa_spatial_kernel: kernel size of the spatial attention, odd.
-        mxa_region_reduction: channels of the map over those of the region predictor's 3 x 3 convolution.
-        mxa_region_pool: side of the windows that the region predictor's map is averaged over first; 1 is the paper's.
-        **kwargs: timm's own arguments (``img_size``, ``in_chans``, ``num_classes``, ...).
+        **kwargs: :class:`mxa.models.mxa.MxaOptions`' fields, each with ``mxa_`` before its name (``mxa_reduction``,
+            ``mxa_region_pool``, ...), and timm's own arguments (``img_size``, ``in_chans``, ``num_classes``, ...).
+
+    Raises:
+        ValueError: an option has an impossible value.
     """
 
-    def __init__(
-        self,
-        mxa_stages: Sequence[int] = (0, 1, 2),
-        mxa_reduction: int = 16,
-        mxa_spatial_kernel: int = 7,
-        mxa_region_reduction: int = 4,
-        mxa_region_pool: int = 1,
-        **kwargs: Any,
-    ) -> None:
+    def __init__(self, mxa_stages: Sequence[int] = (0, 1, 2), **kwargs: Any) -> None:
+        own = {one.name: kwargs.pop(key) for one in fields(MxaOptions) if (key := f"mxa_{one.name}") in kwargs}
         super().__init__(**kwargs)
         if not set(mxa_stages) <= set(range(len(self.stages))):
             raise ValueError(f"mxa_stages must be among {list(range(len(self.stages)))}, got {list(mxa_stages)}")
+        options = MxaOptions(**own)
+        self.mxa_source = options.source
         for index in sorted(set(mxa_stages)):
+            stem_channels = self.patch_embed.conv3.conv.out_channels if index == 0 else 0
             for block in self.stages[index].blocks:
-                mxa = Mxa(block.mixer.m.dim, mxa_reduction, mxa_spatial_kernel, mxa_region_reduction, mxa_region_pool)
-                block.mixer = MxaMixer(block.mixer.m, mxa)
+                block.mixer = MxaMixer(block.mixer.m, Mxa(block.mixer.m.dim, options, stem_channels))
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Images to the last map (B, C, h, w)."""
+        if self.mxa_source == "stem":
+            return self._features_with_regions(x)[0]
+        features: Tensor = super().forward_features(x)
+        return features
 
     def forward_with_regions(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Classify, and say where each MXA block looked, in one pass.
@@ -87,24 +90,46 @@ class MxaEfficientVit(EfficientVitMsra):
 
         Returns:
             logits (B, num_classes), and for each MXA block by name (``stages.0.blocks.0``) the boxes (B, 4): corners
-            x1, y1, x2, y2 in [0, 1] of the image's width and height (a block's map covers the whole image).
+            x1, y1, x2, y2 in [0, 1] of the image's width and height (a block's map covers the whole image). Empty
+            where no block has a ROI.
         """
+        features, regions = self._features_with_regions(x)
+        return self.forward_head(features), regions
+
+    def region_blocks(self) -> tuple[str, ...]:
+        """The names of the blocks with a box, in the network's order."""
+        return tuple(
+            name.removesuffix(".mixer.mxa")
+            for name, module in self.named_modules()
+            if isinstance(module, Mxa) and module.region is not None
+        )
+
+    def regions(self, x: Tensor) -> dict[str, Tensor]:
+        """The boxes of :meth:`forward_with_regions`."""
+        return self.forward_with_regions(x)[1]
+
+    def _features_with_regions(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         regions = {}
-        x = self.patch_embed(x)
+        x, stem = self._stem(x)
         for i, stage in enumerate(self.stages):
             x = stage.downsample(x)
             for j, block in enumerate(stage.blocks):
                 x = block.ffn0(block.dw0(x))
                 if isinstance(block.mixer, MxaMixer):
-                    x, regions[f"stages.{i}.blocks.{j}"] = block.mixer.forward_with_regions(x)
+                    x, boxes = block.mixer.forward_with_regions(x, stem)
+                    if boxes is not None:
+                        regions[f"stages.{i}.blocks.{j}"] = boxes
                 else:
                     x = block.mixer(x)
                 x = block.ffn1(block.dw1(x))
-        return self.forward_head(x), regions
+        return x, regions
 
-    def regions(self, x: Tensor) -> dict[str, Tensor]:
-        """The boxes of :meth:`forward_with_regions`."""
-        return self.forward_with_regions(x)[1]
+    def _stem(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The patch embedding's output and, of twice its resolution, what its last convolution sees."""
+        *most, last = self.patch_embed
+        for layer in most:
+            x = layer(x)
+        return last(x), x
 
 
 def _load_backbone_weights(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:

@@ -1,0 +1,96 @@
+"""The Medical X-ray Attention (MXA) block of the paper, section 4.
+
+The block looks at its input map F (B, C, H, W), predicts one box per image, crops F to it and resizes the crop back to
+(H, W) (dynamic ROI pooling, 4.1), then refines the crop with channel and spatial attention (CBAM, 4.2). Its output is
+added to the attention's (4.3); that sum is made by :class:`mxa.models.efficientvit.MxaMixer`.
+
+Why it starts quietly. A fresh block must not disturb a trained backbone, nor starve itself of gradient:
+
+* The box starts at ``initial_size`` (0.9) of the map's width and height, centred: nearly the identity, but not at the
+  flat end of the sigmoid, where neither its size (slope 1 - size) nor its place (free play 1 - size) could be learnt.
+* Both gates are sigmoids, so they would start near 0.5 and add 0.25 F. The spatial gate's bias starts at -4 instead:
+  F_MXA starts at about 0.5 x 0.018 F, a change of 1%, and the paper's formula stays as it is. The gradients of the
+  block are scaled by the same small factor; AdamW divides that factor out.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from mxa.models.mxa.gates import ChannelAttention, SpatialAttention
+from mxa.models.mxa.options import MxaOptions
+from mxa.models.mxa.region import MomentRegion, RegionPredictor
+from mxa.models.mxa.sampling import put_back, roi_pool
+
+INITIAL_SCALE = 0.01
+"""Of a crop without gates: it starts as quietly as one with them."""
+
+
+class Mxa(nn.Module):
+    """The MXA block: region predictor, ROI pooling, channel attention, spatial attention, in this order [4.1, 4.2].
+
+    Args:
+        channels: channels C of the block's map.
+        options: what is changed of the paper's block.
+        stem_channels: channels of the stem's map, for ``source: stem``.
+
+    Raises:
+        ValueError: ``source`` is stem, but there is no stem's map here.
+    """
+
+    def __init__(self, channels: int, options: MxaOptions | None = None, stem_channels: int = 0) -> None:
+        super().__init__()
+        self.options = options = options or MxaOptions()
+        source = stem_channels if options.source == "stem" else channels
+        if not source:
+            raise ValueError("mxa_source is 'stem', which is for blocks of the first stage: set mxa_stages to [0]")
+        self.region = _make_region(source, options) if options.roi else None
+        self.project = _project(source, channels) if options.source == "stem" else nn.Identity()
+        self.channel = ChannelAttention(channels, options.reduction) if options.gates else _Scale(channels)
+        self.spatial = (
+            SpatialAttention(options.spatial_kernel, options.spatial_bias) if options.gates else nn.Identity()
+        )
+
+    def forward(self, x: Tensor, stem: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Refine the map.
+
+        Args:
+            x: map F (B, C, H, W).
+            stem: the stem's map (B, C', 2H, 2W), for ``source: stem``.
+
+        Returns:
+            F_MXA (B, C, H, W) and the boxes (B, 4), corners x1, y1, x2, y2 in [0, 1], None without ROI.
+        """
+        if self.region is None:
+            return self.spatial(self.channel(x)), None
+        source = x
+        if self.options.source == "stem":
+            if stem is None:
+                raise ValueError("this block crops the stem's map: call the whole model, not its stages")
+            source = stem
+        boxes = self.region(source)
+        crop = self.project(roi_pool(source, boxes, (x.shape[2], x.shape[3]), self.options.smoothing))
+        refined = self.spatial(self.channel(crop))
+        return (put_back(refined, boxes) if self.options.put_back else refined), boxes
+
+
+class _Scale(nn.Module):
+    """A number per channel."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.full((channels, 1, 1), INITIAL_SCALE))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, H, W)."""
+        return x * self.weight
+
+
+def _make_region(channels: int, options: MxaOptions) -> nn.Module:
+    if options.region == "moments":
+        return MomentRegion(channels, options.region_reduction, options.min_size, options.region_pool)
+    return RegionPredictor(channels, options.region_reduction, options.min_size, pool=options.region_pool)
+
+
+def _project(source: int, channels: int) -> nn.Sequential:
+    """The stem's channels to the block's."""
+    return nn.Sequential(nn.Conv2d(source, channels, 1, bias=False), nn.BatchNorm2d(channels))

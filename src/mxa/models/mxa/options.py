@@ -1,0 +1,59 @@
+"""What an MXA block is made of."""
+
+from dataclasses import dataclass
+
+REGIONS = ("mean", "moments")
+SOURCES = ("map", "stem")
+
+
+@dataclass(frozen=True)
+class MxaOptions:
+    """The defaults are the paper's [4]; what each change is worth is measured in docs/block.md.
+
+    Raises:
+        ValueError: a field has an impossible value, or fields contradict each other.
+    """
+
+    reduction: int = 16
+    """r of the channel attention."""
+    spatial_kernel: int = 7
+    """Kernel size of the spatial attention, odd."""
+    region_reduction: int = 4
+    """Channels of the map over those of the region predictor's 3 x 3 convolution."""
+    region_pool: int = 1
+    """Side of the windows that the region predictor's map is averaged over first; 1 is the paper's."""
+    roi: bool = True
+    """Crop to the box. Off, the gates see the whole map: CBAM beside the attention."""
+    gates: bool = True
+    """Refine by channel and spatial attention. Off, the crop is only scaled by a number per channel."""
+    region: str = "mean"
+    """How the box is predicted: mean (the paper's: a linear layer behind the mean over the map) or moments (centroid
+    and spread of a region map)."""
+    min_size: float = 0.1
+    """Smallest width and height of the box, a fraction of the map's."""
+    smoothing: float = 1.0
+    """How far the crop's interpolation reaches, in pixels of the crop; more gives the box a wider view of what it would
+    gain by moving."""
+    source: str = "map"
+    """What is cropped: map (the block's own, the paper's) or stem (the stem's map of twice the resolution, for blocks
+    of the first stage)."""
+    put_back: bool = False
+    """Put the refined crop back to where it was cut out, so that it adds to the attention's output of that place."""
+    spatial_bias: float = -4.0
+    """Where the spatial gate's bias starts; -4 lets a fresh block add 1% of its input."""
+
+    def __post_init__(self) -> None:
+        _require(self.region in REGIONS, "mxa_region", self.region, f"one of {', '.join(REGIONS)}")
+        _require(self.source in SOURCES, "mxa_source", self.source, f"one of {', '.join(SOURCES)}")
+        _require(self.spatial_kernel % 2 == 1, "mxa_spatial_kernel", self.spatial_kernel, "odd")
+        _require(self.region_pool >= 1, "mxa_region_pool", self.region_pool, "at least 1")
+        _require(0 < self.min_size < 0.9, "mxa_min_size", self.min_size, "between 0 and 0.9")
+        _require(self.smoothing >= 1, "mxa_smoothing", self.smoothing, "at least 1")
+        _require(self.roi or self.gates, "mxa_roi and mxa_gates", False, "not both off: nothing would be left")
+        alone = not self.put_back and self.source == "map" and self.smoothing == 1
+        _require(self.roi or alone, "mxa_roi", self.roi, "on, or leave mxa_put_back, mxa_source and mxa_smoothing out")
+
+
+def _require(ok: bool, name: str, value: object, need: str) -> None:
+    if not ok:
+        raise ValueError(f"{name} is {value!r}; it must be {need}")

@@ -1,0 +1,23 @@
+"""The block's options."""
+
+import pytest
+
+from mxa.models.mxa import MxaOptions
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"region": "middle"}, "mxa_region"),
+        ({"source": "image"}, "mxa_source"),
+        ({"spatial_kernel": 4}, "mxa_spatial_kernel"),
+        ({"region_pool": 0}, "mxa_region_pool"),
+        ({"min_size": 0.95}, "mxa_min_size"),
+        ({"smoothing": 0.5}, "mxa_smoothing"),
+        ({"roi": False, "gates": False}, "mxa_gates"),
+        ({"roi": False, "put_back": True}, "mxa_put_back"),
+    ],
+)
+def test_impossible_options_are_refused(options: dict[str, object], named: str) -> None:
+    with pytest.raises(ValueError, match=named):
+        MxaOptions(**options)  # type: ignore[arg-type]
