@@ -22,13 +22,16 @@ import yaml
 from torch import nn
 
 from conftest import small_config, write_chexpert
+from mxa.data.images import read_grey
 from mxa.data.loader import EpochSampler
+from mxa.data.options import read
 from mxa.errors import ConfigError, DataError
 from mxa.models.artifact import load
 from mxa.training.config import KdConfig, ModelConfig, OptimConfig, TrainConfig
 from mxa.training.distillation import DistillationLoss
 from mxa.training.distributed import average_buffers, everybodys, from_first, gather_rows, total
 from mxa.training.losses import masked_bce_with_logits
+from mxa.training.region_watch import box_statistics, read_regions
 from mxa.training.run import train
 
 OPTIM = OptimConfig(epochs=2, batch_size=8, lr_batch_size=8, warmup_epochs=0, cooldown_epochs=0, ema_decay=0.9)
@@ -254,6 +257,15 @@ def test_batch_norms_network_on_two_processes(root: Path, tmp_path: Path) -> Non
     for weights, place in (("raw", "val"), ("ema", "val_ema")):
         for name in ("auroc_macro", "loss", "f1_micro", "accuracy"):
             assert float(logged[f"{place}/{name}"]) == pytest.approx(stored["validation"][weights][name], rel=1e-5)
+    raw = load(tmp_path / "run" / "model", weights=None if stored["weights"] == "raw" else "raw")
+    valid = read(config.data).split("valid")
+    pixels = np.stack([config.preprocess.resize(read_grey(file)) for file in valid.files()])
+    boxes = raw.regions(torch.from_numpy(pixels)[:, None])
+    rows = read_regions(tmp_path / "run" / "regions.csv")
+    assert [row.block for row in rows] == list(boxes)
+    for row in rows:
+        for name, value in box_statistics(boxes[row.block].numpy()).items():
+            assert getattr(row, name) == pytest.approx(value, rel=1e-5, abs=1e-7), name
 
 
 def test_an_interrupted_run_goes_on(root: Path, tmp_path: Path) -> None:

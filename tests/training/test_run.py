@@ -137,6 +137,53 @@ def test_resuming_gives_the_uninterrupted_run(
     histories = [(folder / "history.csv").read_text().splitlines() for folder in (whole, resumed)]
     assert [len(lines) for lines in histories] == [4, 4]
     assert [line.split(",")[-1] for line in histories[0]] == [line.split(",")[-1] for line in histories[1]]
+    regions = [(folder / "regions.csv").read_text() for folder in (whole, resumed)]
+    assert regions[0].count("\n") == 1 + 3 * 6, "three epochs of M0's six blocks"
+    assert regions[0] == regions[1]
+
+
+@pytest.mark.parametrize("step", [5, 8])
+def test_resuming_with_a_rate_of_the_regions_own(
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    """Their rate is 0 for 6 steps: stopped before it rises, and after."""
+    config = replace(config, optim=replace(OPTIM, region_lr=3.0, region_warmup_epochs=1.2))
+    whole = train(replace(config, out=str(tmp_path / "whole"))).folder
+    interrupt_at(monkeypatch, step)
+    with pytest.raises(TrainingInterrupted):
+        train(config)
+    monkeypatch.undo()
+    assert same_state(weights(whole), weights(train(config, resume=True).folder))
+
+
+def test_the_regions_wait_for_their_epoch(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[dict[str, torch.Tensor]] = []
+
+    def look(self: ClassifierModule) -> None:
+        seen.append({name: parameter.detach().clone() for name, parameter in self.model.named_parameters()})
+
+    monkeypatch.setattr(ClassifierModule, "on_train_start", look)
+    monkeypatch.setattr(ClassifierModule, "on_validation_start", look)
+    train(replace(config, optim=replace(OPTIM, region_warmup_epochs=2)))
+    regions = [name for name in seen[0] if ".mixer.mxa.region." in name]
+    assert len(regions) == 6 * 5
+    assert all(torch.equal(seen[0][name], seen[2][name]) for name in regions)
+    # At 64 pixels the last stage's map has one pixel: nothing says where to look there.
+    assert all(not torch.equal(seen[2][name], seen[3][name]) for name in regions if "stages.2" not in name)
+    for name in (
+        "patch_embed.conv1.conv.weight",
+        "stages.0.blocks.0.mixer.mxa.channel.w1.weight",
+        "head.linear.weight",
+    ):
+        assert not torch.equal(seen[0][name], seen[1][name]), name
+
+
+def test_a_rate_for_regions_that_a_model_does_not_have_is_refused(config: TrainConfig) -> None:
+    plain = replace(config, model=ModelConfig(name="efficientvit_m0"))
+    for options in ({"region_lr": 0.5}, {"region_warmup_epochs": 1}):
+        with pytest.raises(ConfigError, match=r"optim\.region_lr is .* the model has no region predictor"):
+            train(replace(plain, optim=replace(OPTIM, **options)))
+    assert not Path(config.out).exists()
 
 
 def test_signals_are_given_back(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,7 @@
-"""What happens around the training steps: progress, stopping politely, history."""
+"""What happens around the training steps: progress, stopping politely, history.
+
+What watches the MXA blocks' regions is in :mod:`mxa.training.region_watch`.
+"""
 
 import csv
 import logging
@@ -104,6 +107,41 @@ class StopPolitely(lt.Callback):
             signal.signal(number, handler)
 
 
+class EpochRows:
+    """A CSV file of rows that begin with their epoch; a resumed run goes on in it.
+
+    Args:
+        file: the file; it is made with the first row.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def read(self) -> list[dict[str, str]]:
+        """All rows; none where there is no file yet."""
+        if not self.file.exists():
+            return []
+        with self.file.open(newline="", encoding="utf-8") as stream:
+            return list(csv.DictReader(stream))
+
+    def rewind(self, epoch: int) -> None:
+        """Drop what a resumed run repeats: the rows of this epoch and of those after it."""
+        kept = [row for row in self.read() if int(row["epoch"]) < epoch]
+        self.file.unlink(missing_ok=True)
+        self.append(*kept)
+
+    def append(self, *rows: Mapping[str, object]) -> None:
+        """Add rows of the same columns."""
+        if not rows:
+            return
+        fresh = not self.file.exists()
+        with self.file.open("a", newline="", encoding="utf-8") as stream:
+            writer = csv.DictWriter(stream, fieldnames=list(rows[0]))
+            if fresh:
+                writer.writeheader()
+            writer.writerows(rows)
+
+
 class History(lt.Callback):
     """One CSV row per epoch: learning rate, losses, images/s, validation of raw and averaged weights, teacher.
 
@@ -112,19 +150,15 @@ class History(lt.Callback):
     """
 
     def __init__(self, file: Path) -> None:
-        self.file = file
+        self.rows = EpochRows(file)
         self._start = 0.0
         self._images = 0
         self._rate = 0.0
 
     def on_train_start(self, trainer: lt.Trainer, pl_module: lt.LightningModule) -> None:
         """A resumed run repeats the epochs after its checkpoint: drop their rows."""
-        if trainer.is_global_zero and self.file.exists():
-            with self.file.open(newline="", encoding="utf-8") as stream:
-                kept = [row for row in csv.DictReader(stream) if int(row["epoch"]) < trainer.current_epoch]
-            self.file.unlink()
-            for row in kept:
-                self._append(row)
+        if trainer.is_global_zero:
+            self.rows.rewind(trainer.current_epoch)
 
     def on_train_epoch_start(self, trainer: lt.Trainer, pl_module: lt.LightningModule) -> None:
         """Start the clock."""
@@ -157,17 +191,9 @@ class History(lt.Callback):
                 row[key] = float(trainer.callback_metrics[key])
         for name, result in pl_module.evaluations.items():
             row |= {f"{prefix(name)}/{key}": value for key, value in summary(result).items()}
-        self._append(row | pl_module.kd_figures())
+        self.rows.append(row | pl_module.kd_figures())
         shown = ", ".join(f"{key} {value:.4g}" for key, value in list(row.items())[2:])
         log.info("epoch %d of %s: %s", row["epoch"] + 1, trainer.max_epochs, shown)
-
-    def _append(self, row: Mapping[str, object]) -> None:
-        fresh = not self.file.exists()
-        with self.file.open("a", newline="", encoding="utf-8") as stream:
-            writer = csv.DictWriter(stream, fieldnames=list(row))
-            if fresh:
-                writer.writeheader()
-            writer.writerow(row)
 
 
 class ProgressBar(TQDMProgressBar):

@@ -72,11 +72,18 @@ class OptimConfig:
     timm. 0 is off."""
     ema_decay: float = 0.99996
     """Of the moving average of the weights (with warm-up). 0 is off."""
+    region_lr: float = 1.0
+    """Learning rate of the MXA blocks' region predictors, relative to ``lr``: it multiplies the schedule at every step,
+    its warm-up and its end included. 0 keeps their weights as they are."""
+    region_warmup_epochs: float = 0
+    """The region predictors' rate stays 0 for that many epochs, so that the boxes start to move only when the features
+    mean something; then it is what it would have been."""
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "lr_batch_size", "accumulate"):
             _require(getattr(self, name) >= 1, f"optim.{name}", getattr(self, name), "at least 1")
-        for name in ("lr", "min_lr", "warmup_lr", "weight_decay", "agc", "warmup_epochs", "cooldown_epochs"):
+        rates = ("lr", "min_lr", "warmup_lr", "weight_decay", "agc", "region_lr")
+        for name in (*rates, "warmup_epochs", "cooldown_epochs", "region_warmup_epochs"):
             _require(getattr(self, name) >= 0, f"optim.{name}", getattr(self, name), "0 or more")
         _require(0 <= self.ema_decay < 1, "optim.ema_decay", self.ema_decay, "from 0 (off) to below 1")
         room = self.epochs - self.cooldown_epochs
@@ -86,6 +93,17 @@ class OptimConfig:
             self.warmup_epochs,
             f"less than epochs - cooldown_epochs = {room}",
         )
+        _require(
+            self.region_warmup_epochs < self.epochs,
+            "optim.region_warmup_epochs",
+            self.region_warmup_epochs,
+            f"less than epochs = {self.epochs} (region_lr: 0 trains none of them)",
+        )
+
+    @property
+    def regions_apart(self) -> bool:
+        """Whether the region predictors have a learning rate of their own."""
+        return self.region_lr != 1 or self.region_warmup_epochs > 0
 
     @property
     def lr_scale(self) -> float:

@@ -5,6 +5,7 @@ from typing import Any
 
 import lightning as lt
 import numpy as np
+import numpy.typing as npt
 import torch
 from timm.optim import create_optimizer_v2
 from timm.scheduler import CosineLRScheduler
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from mxa.data.batch_augment import BatchAugmenter, Layer
 from mxa.data.loader import Batch, ResumableLoader
-from mxa.errors import DataError
+from mxa.errors import ConfigError, DataError
 from mxa.evaluation.metrics import Evaluation, evaluate
 from mxa.labels import LabelSet
 from mxa.preprocess import Preprocess
@@ -26,6 +27,10 @@ from mxa.training.losses import masked_bce_with_logits
 FINITE_CHECK_STEPS = 50
 """On an accelerator the loss is looked at this often, because looking waits for the device; on the CPU at every
 step."""
+MXA = ".mixer.mxa."
+"""In the names of an MXA block's parameters, behind the block's own name."""
+REGION = f"{MXA}region."
+"""In the names of a region predictor's."""
 
 
 class ClassifierModule(lt.LightningModule):
@@ -40,6 +45,14 @@ class ClassifierModule(lt.LightningModule):
         distiller: the teacher's loss, or None. It is no submodule: the teacher is neither trained nor saved.
         augmenter: changes whole training batches on the model's device, or None.
         compiled: train by torch.compile. Validation is not compiled: its last batch is of another size.
+
+    Attributes:
+        evaluations: the last validation's figures, by kind of weights.
+        boxes: where each MXA block of the raw weights looked in the last validation, by the block's name: (N, 4)
+            corners x1, y1, x2, y2 in [0, 1] of all processes' N images. Empty for a model without MXA.
+
+    Raises:
+        ConfigError: the options give a learning rate to region predictors that the model does not have.
     """
 
     def __init__(
@@ -54,6 +67,12 @@ class ClassifierModule(lt.LightningModule):
         compiled: bool = False,
     ) -> None:
         super().__init__()
+        if optim.regions_apart and not region_parameters(model):
+            raise ConfigError(
+                f"optim.region_lr is {optim.region_lr!r} and optim.region_warmup_epochs is "
+                f"{optim.region_warmup_epochs!r}, but the model has no region predictor; leave them at 1 and 0, or "
+                "train a model with MXA blocks"
+            )
         # Convolutions run a third faster in this memory order; it changes no value's meaning.
         self.model = model.to(memory_format=torch.channels_last)
         self.preprocess = preprocess
@@ -68,7 +87,10 @@ class ClassifierModule(lt.LightningModule):
         self._clip = AdaptiveClip(list(model.parameters())[:-2], optim.agc) if optim.agc else None
         self.ema = Ema(model, optim.ema_decay) if optim.ema_decay else None
         self.evaluations: dict[str, Evaluation] = {}
+        self.boxes: dict[str, npt.NDArray[np.float32]] = {}
         self._outputs: dict[str, list[np.ndarray]] = {}
+        self._blocks: tuple[str, ...] = ()
+        self._region_start = 0
         # Row numbers of the first batch whose loss was not finite, or -1: kept on the device, read rarely.
         self._bad_rows: Tensor | None = None
 
@@ -184,6 +206,9 @@ class ClassifierModule(lt.LightningModule):
             fused=True,
         )
         per_epoch = int(self.trainer.estimated_stepping_batches) // optim.epochs
+        self._region_start = round(optim.region_warmup_epochs * per_epoch)
+        if optim.regions_apart:
+            _set_regions_apart(optimizer, self.model, self._region_scale(0))
         scheduler = CosineLRScheduler(
             optimizer,
             t_initial=round((optim.epochs - optim.cooldown_epochs) * per_epoch),
@@ -195,8 +220,15 @@ class ClassifierModule(lt.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
-        """timm's schedulers are told the update's number."""
+        """timm's schedulers are told the update's number; they multiply a group's rate by its ``lr_scale``."""
+        for group in scheduler.optimizer.param_groups:
+            if "lr_scale" in group:
+                group["lr_scale"] = self._region_scale(self.global_step)
         scheduler.step_update(self.global_step)
+
+    def _region_scale(self, step: int) -> float:
+        """The region predictors' learning rate relative to the others', for the update after ``step`` of them."""
+        return self.optim.region_lr if step >= self._region_start else 0.0
 
     def configure_gradient_clipping(self, optimizer: Any, *args: Any, **kwargs: Any) -> None:
         """Adaptive gradient clipping of everything but the head, as in timm."""
@@ -208,12 +240,16 @@ class ClassifierModule(lt.LightningModule):
     def on_validation_epoch_start(self) -> None:
         """Fresh lists, and one opinion of the statistics."""
         average_buffers(self)
-        self._outputs = {name: [] for name in (*self.weights, "target", "mask", "row")}
+        self._outputs = {name: [] for name in (*self.weights, "boxes", "target", "mask", "row")}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Logits of raw and averaged weights."""
+        """Logits of raw and averaged weights, and the raw ones' boxes (B, K, 4) of K MXA blocks."""
         scaled = self.preprocess.scale(batch.image.to(self.dtype))
-        self._outputs["raw"].append(self.model(scaled).float().cpu().numpy())
+        logits, boxes = _look(self.model, scaled)
+        self._outputs["raw"].append(logits.float().cpu().numpy())
+        if boxes:
+            self._blocks = tuple(boxes)
+            self._outputs["boxes"].append(torch.stack(list(boxes.values()), 1).float().cpu().numpy())
         if self.ema is not None:
             averaged = self.ema.refresh() if batch_idx == 0 else self.ema.module
             self._outputs["ema"].append(averaged(scaled).float().cpu().numpy())
@@ -222,12 +258,43 @@ class ClassifierModule(lt.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Score all rows, of whatever process, and log under val/ and val_ema/."""
-        own = {name: np.concatenate(parts) for name, parts in self._outputs.items()}
+        own = {name: np.concatenate(parts) for name, parts in self._outputs.items() if parts}
         gathered = gather_rows(own.pop("row"), own)
+        self.boxes = {block: gathered["boxes"][:, number] for number, block in enumerate(self._blocks)}
         for name in self.weights:
             result = evaluate(gathered[name], gathered["target"], gathered["mask"], self.labels)
             self.evaluations[name] = result
             self.log_dict({f"{prefix(name)}/{key}": value for key, value in summary(result).items()})
+
+
+def region_parameters(model: nn.Module) -> dict[str, list[nn.Parameter]]:
+    """The parameters of each MXA block's region predictor, by the block's name, in the model's order.
+
+    Empty for a model without one.
+    """
+    found: dict[str, list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        block, region, _ = name.partition(REGION)
+        if region:
+            found.setdefault(block, []).append(parameter)
+    return found
+
+
+def _set_regions_apart(optimizer: torch.optim.Optimizer, model: nn.Module, scale: float) -> None:
+    """Move the region predictors' parameters into groups behind the others, which timm's schedulers scale."""
+    regions = {id(parameter) for block in region_parameters(model).values() for parameter in block}
+    for group in list(optimizer.param_groups):
+        apart = [parameter for parameter in group["params"] if id(parameter) in regions]
+        if apart:
+            group["params"] = [parameter for parameter in group["params"] if id(parameter) not in regions]
+            optimizer.add_param_group({**group, "params": apart, "lr_scale": scale})
+
+
+def _look(model: nn.Module, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    """Logits (B, L), and the boxes (B, 4) of each MXA block where the model has some."""
+    with_regions = getattr(model, "forward_with_regions", None)
+    logits, boxes = (model(images), {}) if with_regions is None else with_regions(images)
+    return logits, boxes
 
 
 def kinds_of_weights(optim: OptimConfig) -> tuple[str, ...]:

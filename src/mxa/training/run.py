@@ -7,6 +7,8 @@ The run's folder holds::
     data.json          data fingerprint, counts per split and finding
     teacher.json       with distillation: the teacher, what it teaches, its own figures on the validation split
     history.csv        one row per epoch
+    regions.csv        with MXA: where its blocks look on the validation images, one row per epoch and block
+    regions.png        the same as a picture
     tensorboard/       the same for TensorBoard, where it is installed
     checkpoints/       last.ckpt (to resume), best-raw.ckpt, best-ema.ckpt
     validation/        metrics.json and predictions.csv of the saved model
@@ -35,6 +37,7 @@ from mxa.data.problems import Problem
 from mxa.data.table import Table
 from mxa.errors import ConfigError, DataError
 from mxa.evaluation.cases import cases_of
+from mxa.evaluation.figures.style import save as save_figure
 from mxa.evaluation.metrics import Evaluation
 from mxa.evaluation.predictions import Predictions
 from mxa.evaluation.tuning import tune
@@ -48,6 +51,8 @@ from mxa.training.initial import initial_model
 from mxa.training.loaders import batch_augmenter, make_loaders
 from mxa.training.module import ClassifierModule, kinds_of_weights, prefix
 from mxa.training.provenance import environment
+from mxa.training.region_watch import WatchRegions, last_epoch, read_regions, to_record, warn_if_the_same
+from mxa.training.region_watch_figure import regions_figure
 from mxa.training.trainer import make_trainer
 
 
@@ -88,7 +93,8 @@ def train(config: TrainConfig, *, resume: bool = False) -> RunResult:
     keepers = {name: _keep_best(folder, name) for name in kinds_of_weights(config.optim)}
     stopper = StopPolitely(folder / "checkpoints" / "last.ckpt")
     steps = len(table.split("train")) // config.optim.batch_size
-    trainer = make_trainer(config, [History(folder / "history.csv"), *keepers.values(), stopper], steps)
+    watchers = [History(folder / "history.csv"), WatchRegions(folder / "regions.csv")]
+    trainer = make_trainer(config, [*watchers, *keepers.values(), stopper], steps)
     place = Place(trainer.global_rank, trainer.world_size)
     checkpoint = _checkpoint(folder, config) if resume else None
     if place.first and not resume:  # the others may find what the first has begun
@@ -303,6 +309,7 @@ def _finish(
     }
     if module.distiller is not None:
         training["distillation"] = module.distiller.description
+    training |= _conclude_regions(folder)
     fitted_on = {"dataset": table.dataset, "split": "valid", "images": len(part), "fingerprint": part.fingerprint()}
     tuning = tune(cases_of(predicted[selected], part), fitted_on=fitted_on)
     model = save(
@@ -316,6 +323,17 @@ def _finish(
     predictions.write_csv(folder / "validation" / "predictions.csv")
     _write_json(folder / "validation" / "metrics.json", result.to_dict())
     return RunResult(folder, model, result)
+
+
+def _conclude_regions(folder: Path) -> dict[str, Any]:
+    """Draw what the MXA blocks' regions did, warn where they tell nothing; the last epoch's for the model's record."""
+    rows = read_regions(folder / "regions.csv")
+    if not rows:
+        return {}
+    save_figure(regions_figure(rows), folder / "regions.png")
+    last = last_epoch(rows)
+    warn_if_the_same(last)
+    return {"regions": {"epoch": last[0].epoch, "weights": "raw", "blocks": to_record(last)}}
 
 
 def _state(checkpoint: Path, weights: str) -> dict[str, Tensor]:
