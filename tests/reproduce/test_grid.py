@@ -54,6 +54,7 @@ def small_grid(data: Path, out: Path, **fields: object) -> ReproduceConfig:
         "teacher_changes": {"model": {"name": "mxa_efficientvit_m0"}, "optim": {"epochs": 1}},
         "teacher_cache": True,
         "shown": "Support Devices",
+        "groups": {"two": ["Pleural Effusion", "Fracture"]},
         "replicates": 200,
         "jobs": 1,
     }
@@ -281,6 +282,22 @@ def test_the_paired_interval_is_that_of_the_seed_averaged_difference(finished: R
     assert (shown.low, shown.high) == pytest.approx(tuple(np.quantile(difference, [0.025, 0.975])))
 
 
+def test_a_groups_figure_is_the_mean_over_its_findings(finished: ReproduceConfig) -> None:
+    table = tables.by_group(finished, summarise(finished))
+    assert [row[:2] for row in table.rows] == [("two", finished.title(key)) for key in finished.cells]
+    columns = [CHEXPERT14.index(name) for name in ("Pleural Effusion", "Fracture")]
+    means = {}
+    for key in ("baseline", "mxa"):
+        runs = [scores(finished, key, seed) for seed in finished.seeds]
+        areas = [[roc_auc_score(run[1][:, j], run[0][:, j]) for j in columns] for run in runs]
+        means[key] = np.mean(areas, axis=1)
+    assert table.rows[1][2] == f"{means['mxa'].mean():.3f} ± {means['mxa'].std(ddof=1):.3f}"
+    assert str(table.rows[1][4]).startswith(f"{means['mxa'].mean() - means['baseline'].mean():+.3f} (")
+    stored = json.loads((finished.folder / "results.json").read_text())["cells"]["mxa"]["change"]["groups"]["two"]
+    assert stored["estimate"] == pytest.approx(means["mxa"].mean() - means["baseline"].mean(), abs=1e-12)
+    assert stored["p"] == pytest.approx(table.rows[1][5])
+
+
 def test_over_seeds_is_the_t_interval() -> None:
     values = np.array([0.7, 0.72, 0.78])
     low, high = stats.t.interval(0.95, 2, loc=values.mean(), scale=stats.sem(values))
@@ -321,7 +338,7 @@ def test_the_papers_tables_and_figures_are_there(finished: ReproduceConfig) -> N
     assert "http://" not in page
     for name in ("figure2", "figure3", "figure4", "changes"):
         assert (finished.folder / f"{name}.png").stat().st_size > 10_000
-    for name in ("table3", "table4", "table4-by-seed", "table5", "what-changed"):
+    for name in ("table3", "table4", "table4-by-seed", "table5", "what-changed", "groups"):
         assert (finished.folder / "tables" / f"{name}.csv").is_file()
     assert "Table 4" in (finished.folder / "tables.md").read_text()
     assert "Table 4" in (finished.folder / "tables.tex").read_text()

@@ -135,6 +135,8 @@ def test_numbers_and_lists_are_taken_as_a_file_gives_them() -> None:
         ({"seeds": [1, 1]}, "seeds must be different numbers"),
         ({"split": "train"}, "choose one of valid, test"),
         ({"jobs": -1}, "jobs and phantom must be 0 or more"),
+        ({"groups": {"none": []}}, "groups.none is empty"),
+        ({"groups": {"some": ["Lung Lesions"]}}, "Lung Lesion"),
     ],
 )
 def test_an_impossible_grid_is_refused(fields: dict[str, object], message: str) -> None:

@@ -56,6 +56,12 @@ class Bootstrap:
             _mean_of_defined(self.estimate[None, used]), _mean_of_defined(self.replicates[:, used])[:, None], jackknife
         )
 
+    def take(self, columns: Sequence[int]) -> "Bootstrap":
+        """Some of the findings."""
+        picked = list(columns)
+        jackknife = None if self.jackknife is None else self.jackknife[:, picked]
+        return Bootstrap(self.estimate[picked], self.replicates[:, picked], jackknife)
+
     def minus(self, other: "Bootstrap") -> "Bootstrap":
         """The paired difference; both must come from the same :class:`Draws`.
 

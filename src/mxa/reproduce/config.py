@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mxa.errors import ConfigError
+from mxa.labels import label_set
 from mxa.reproduce.published import PUBLISHED
 from mxa.training.config import KdConfig, TrainConfig
 
@@ -59,6 +60,8 @@ class ReproduceConfig:
     """Draw a phantom of this many images into the grid's folder and use it as data; 0 takes ``base.data``."""
     split: str = "test"
     """What is scored: test, or valid, which also chose the epoch and so flatters every cell alike."""
+    groups: dict[str, list[str]] = field(default_factory=dict)
+    """Findings whose mean AUROC is compared too, by the group's name, for example {small: [Lung Lesion, Fracture]}."""
     shown: str = "Pneumonia"
     """The finding that Figure 2's radiographs share."""
     replicates: int = 2000
@@ -81,6 +84,12 @@ class ReproduceConfig:
             raise ConfigError("jobs and phantom must be 0 or more, replicates at least 1")
         if self.teacher and self.teacher_changes:
             raise ConfigError("teacher and teacher_changes both say who teaches; give one of them")
+        labels = label_set(self.base.data.labels)
+        for name, findings in self.groups.items():
+            if not findings:
+                raise ConfigError(f"groups.{name} is empty; name its findings")
+            for finding in findings:
+                labels.index(finding)
         for key in self.cells:
             if not key.replace("_", "").replace("-", "").isalnum():
                 raise ConfigError(f"the cell {key!r} cannot be a folder's name; use letters, digits, _ and -")

@@ -40,6 +40,8 @@ def write_grid_report(config: ReproduceConfig) -> Path:
         "table5": tables.per_finding(config, summary),
         "what-changed": tables.what_changed(config, found),
     }
+    if config.groups:
+        shown["groups"] = tables.by_group(config, summary)
     drawn = _figures(config, summary)
     regions = _regions(config, summary)
     if isinstance(regions, Figure):
@@ -138,6 +140,7 @@ def _sections(
             "Change by finding",
             (Picture(drawn["changes"], "Paired change of AUROC, mean over the seeds, 95% intervals over patients"),),
         ),
+        *([Section("Groups of findings", (shown["groups"],))] if "groups" in shown else []),
         Section("Per finding", (shown["table5"],)),
         Section("Seed by seed", (shown["table4-by-seed"],)),
         Section(
@@ -184,7 +187,9 @@ def _numbers(config: ReproduceConfig, summary: Summary, found: list[Change]) -> 
             "parameters": cell.parameters,
             "images_per_s": cell.images_per_s,
             "against": versus or None,
-            "change": _change(cell.average().minus(summary.cells[versus].average()), summary) if versus else None,
+            "change": _change(cell.average().minus(summary.cells[versus].average()), config, summary)
+            if versus
+            else None,
             "published": config.cells[key].published or None,
         }
     checked = [
@@ -194,8 +199,10 @@ def _numbers(config: ReproduceConfig, summary: Summary, found: list[Change]) -> 
     return {"split": config.split, "images": len(summary.table), "cells": cells, "what_changed": checked}
 
 
-def _change(areas: Areas, summary: Summary) -> dict[str, Any]:
+def _change(areas: Areas, config: ReproduceConfig, summary: Summary) -> dict[str, Any]:
+    columns = {name: [summary.labels.index(one) for one in findings] for name, findings in config.groups.items()}
     return {
+        "groups": {name: _with_p(areas.group(picked)) for name, picked in columns.items()},
         "auroc_micro": _with_p(areas.micro),
         "auroc_macro": _with_p(areas.macro),
         "findings": {name: _with_p(areas.findings, j) for j, name in enumerate(summary.labels)},

@@ -29,7 +29,7 @@ from mxa.training.teacher_cache import fill_cache
 log = logging.getLogger(__name__)
 
 CONFIG_FILE = "reproduce.yaml"
-FREE = ("jobs", "replicates", "shown")
+FREE = ("jobs", "replicates", "shown", "groups")
 """Options that may change between two calls, as no run depends on them."""
 
 

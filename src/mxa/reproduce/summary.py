@@ -35,6 +35,10 @@ class Areas:
     macro: Bootstrap
     findings: Bootstrap
 
+    def group(self, columns: Sequence[int]) -> Bootstrap:
+        """The mean over some of the findings, as a single column."""
+        return self.findings.take(columns).macro()
+
     def minus(self, other: "Areas") -> "Areas":
         """Paired differences."""
         return Areas(self.micro.minus(other.micro), self.macro.minus(other.macro), self.findings.minus(other.findings))

@@ -75,6 +75,29 @@ def by_seed(config: ReproduceConfig, summary: Summary) -> Table:
     return Table(header, tuple(rows), "Paired differences of single runs, with 95% intervals over patients.")
 
 
+def by_group(config: ReproduceConfig, summary: Summary) -> Table:
+    """The mean AUROC over the findings of each group, and what each cell's change brings to it."""
+    rows: list[tuple[TableCell, ...]] = []
+    for name, findings in config.groups.items():
+        columns = [summary.labels.index(finding) for finding in findings]
+        for key, cell in summary.cells.items():
+            values = np.array([float(one.group(columns).estimate[0]) for one in cell.areas])
+            gain: tuple[TableCell, ...] = (NONE, NONE, NONE)
+            if versus := config.cells[key].versus:
+                other = summary.cells[versus]
+                difference = cell.average().minus(other.average()).group(columns)
+                p = difference.p_value()
+                gain = (other.title, signed(difference.interval()), NONE if p is None else p)
+            rows.append((name, cell.title, spread(values), *gain))
+    header = ("Group", "Configuration", "AUROC", "Against", "Change", "p")
+    named = "; ".join(f"{name}: {', '.join(findings)}" for name, findings in config.groups.items())
+    caption = (
+        f"Mean AUROC over groups of findings ({named}); {SPREAD}. Changes as in Table 4, p two-sided of the same "
+        "replicates, not corrected for looking several times."
+    )
+    return Table(header, tuple(rows), caption)
+
+
 def per_finding(config: ReproduceConfig, summary: Summary) -> Table:
     """Table 5: AUROC per finding and cell."""
     cells = summary.cells
