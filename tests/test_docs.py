@@ -17,6 +17,7 @@ from pydicom.fileset import FileSet
 import dicom_files
 from conftest import REPOSITORY, write_chexpert
 from deploy.small import saved
+from mxa.data.phantom import make_phantom
 
 PAGES = ("predict", "explain", "export")
 
@@ -72,13 +73,20 @@ def test_what_a_page_shows_works(page: str, workplace: Path, environment: dict[s
     # Examples of one page build on each other; a script, not a string, as reading processes import it.
     script = "\n".join(text for language, text in found if language == "python")
     (workplace / "example.py").write_text(script)
-    lines = [line for language, text in found if language == "bash" for line in text.splitlines()]
     if page == "predict":  # its example goes on with what the first command has written
         (workplace / "example.py").write_text(script.replace("predictions.csv", "by-script.csv"))
-    for line in [*lines, "python example.py"]:
+    run_lines([*commands(page), "python example.py"], workplace, environment)
+
+
+def commands(page: str) -> list[str]:
+    return [line for language, text in blocks(page) if language == "bash" for line in text.splitlines()]
+
+
+def run_lines(lines: list[str], folder: Path, environment: dict[str, str]) -> None:
+    for line in lines:
         done = subprocess.run(
             ["bash", "-o", "pipefail", "-c", line],
-            cwd=workplace,
+            cwd=folder,
             env=environment,
             capture_output=True,
             text=True,
@@ -86,6 +94,17 @@ def test_what_a_page_shows_works(page: str, workplace: Path, environment: dict[s
             check=False,
         )
         assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
+
+
+def test_where_a_model_looked_is_scored_as_the_page_of_evaluation_shows(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
+    shutil.copytree(saved(), tmp_path / "runs" / "phantom" / "model")
+    make_phantom(tmp_path / "data" / "phantom", images=40, size=64, workers=1)
+    lines = commands("evaluation")
+    assert len(lines) == 1
+    run_lines(lines, tmp_path, environment)
+    assert (tmp_path / "runs" / "phantom" / "where" / "localisation.png").is_file()
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")

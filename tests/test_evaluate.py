@@ -105,7 +105,9 @@ def quiet(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
     """Nothing is drawn; what would have been written is remembered."""
     seen: dict[str, object] = {}
 
-    def write(out: Path, found: Assessment, title: str, notes: list[str], provenance: dict[str, str]) -> None:
+    def write(
+        out: Path, found: Assessment, title: str, notes: list[str], provenance: dict[str, str], more: list[object]
+    ) -> None:
         seen.update(notes=" ".join(notes), title=title, provenance=provenance)
 
     monkeypatch.setattr("mxa.evaluate.write_assessment", write)
@@ -458,6 +460,11 @@ def test_what_chooses_is_not_scored(files: Path, tmp_path: Path) -> None:
         (
             {"model": Path("m"), "predictions": None, "labels": None, "data": DataOptions("x"), "findings": ["A"]},
             "a saved model has its own findings",
+        ),
+        ({"localisation": Path("marks")}, "--localisation goes with a saved model and --data"),
+        (
+            {"model": Path("m"), "predictions": None, "labels": None, "localisation": Path("marks")},
+            "say what is true: --data",
         ),
     ],
 )

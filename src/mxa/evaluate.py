@@ -16,6 +16,7 @@ from mxa.evaluation.assessment import HALF, Assessment, AssessOptions, assess
 from mxa.evaluation.assessment_report import NUMBERS, write_assessment
 from mxa.evaluation.casefiles import PLURAL, comparable
 from mxa.evaluation.cases import Cases, cases_of, join
+from mxa.evaluation.localisation.page import write_localisation
 from mxa.evaluation.notes import about_calibration, about_cases, about_comparison, about_labels
 from mxa.evaluation.predictions import FilePredictions, Predictions, read_predictions
 from mxa.evaluation.readers import read_readers
@@ -25,6 +26,7 @@ from mxa.labels import LabelSet, label_set
 from mxa.version import __version__
 
 if TYPE_CHECKING:  # scoring a CSV needs no torch
+    from mxa.evaluate_localisation import Localised
     from mxa.models.artifact import Classifier
 
 FOREIGN = (
@@ -53,6 +55,8 @@ class Sources:
         readers: CSVs of human readers' decisions.
         aggregate: max or mean over a study's images; None scores each image.
         findings: of the files, where they are not CheXpert's or NIH's.
+        localisation: where findings are marked in the data set's images; a saved model's boxes and maps are then scored
+            against them.
     """
 
     model: Path | None
@@ -66,6 +70,7 @@ class Sources:
     readers: Sequence[Path] = ()
     aggregate: str | None = None
     findings: Sequence[str] = ()
+    localisation: Path | None = None
 
     def __post_init__(self) -> None:
         if (self.model is None) == (self.predictions is None):
@@ -85,6 +90,11 @@ class Sources:
             raise ConfigError("--valid_labels needs --valid_predictions, the predictions that they belong to")
         if self.model is not None and self.findings:
             raise ConfigError("a saved model has its own findings; --findings goes with --predictions")
+        if self.model is None and self.localisation is not None:
+            raise ConfigError(
+                "--localisation goes with a saved model and --data: a CSV of predictions does not say where its model "
+                "looked"
+            )
 
     @property
     def label_set(self) -> LabelSet | None:
@@ -95,7 +105,8 @@ class Sources:
 def evaluate(sources: Sources, options: AssessOptions, out: Path, workers: int = 0) -> Assessment:
     """Score, and write ``report.html``, ``metrics.json``, tables and figures into ``out``.
 
-    A saved model's ``predictions.csv`` (of its images, before any aggregation) is written too.
+    A saved model's ``predictions.csv`` (of its images, before any aggregation) is written too, and with marks
+    ``localisation.json``, ``.csv``, ``.md`` and ``.png``, by image whatever the aggregation.
 
     Args:
         sources: what is scored against what.
@@ -112,8 +123,7 @@ def evaluate(sources: Sources, options: AssessOptions, out: Path, workers: int =
     # A bad file is refused before a model has predicted for an hour.
     other = None if sources.against is None else read_predictions(sources.against, sources.label_set)
     readers = read_readers(sources.readers, sources.label_set)
-    point = options.operating_point
-    scored = _read(sources, other) if sources.model is None else _predict(sources, point, workers)
+    scored = _read(sources, other) if sources.model is None else _predict(sources, options, workers)
     notes = [*scored.notes, *about_labels(scored.reference, sources.data.policy), *about_cases(scored.cases)]
     notes += about_calibration(scored.cases, scored.tuning)
     against = None
@@ -124,8 +134,11 @@ def evaluate(sources: Sources, options: AssessOptions, out: Path, workers: int =
     _make(out)
     if scored.predictions is not None:
         scored.predictions.write_csv(out / "predictions.csv")
-    write_assessment(out, found, f"mxa evaluate: {found.name}", notes, _provenance(sources, scored))
-    for note in notes:
+    provenance, where, sections = _provenance(sources, scored), scored.localised, []
+    if where is not None:
+        sections = [write_localisation(out, where.found, where.notes, provenance)]
+    write_assessment(out, found, f"mxa evaluate: {found.name}", notes, provenance, sections)
+    for note in [*notes, *(where.notes if where else ())]:
         log.info(note)
     return found
 
@@ -146,7 +159,7 @@ def _make(out: Path) -> None:
 
 @dataclass(frozen=True, eq=False)
 class _Scored:
-    """What the two ways to predictions have in common; ``predictions`` only where a model made them."""
+    """What the two ways to predictions have in common; the last two only where a model made them."""
 
     name: str
     cases: Cases
@@ -155,9 +168,10 @@ class _Scored:
     notes: list[str]
     source: str
     predictions: Predictions | None = None
+    localised: "Localised | None" = None
 
 
-def _predict(sources: Sources, point: str, workers: int) -> _Scored:
+def _predict(sources: Sources, options: AssessOptions, workers: int) -> _Scored:
     from mxa.models.artifact import fingerprint, load
     from mxa.predict import predict_table
 
@@ -167,17 +181,31 @@ def _predict(sources: Sources, point: str, workers: int) -> _Scored:
         tuning = Tuning.from_dict(classifier.tuning, classifier.labels)
     except ConfigError as error:
         raise ArtifactError(f"{sources.model}: {error}; choose them anew with `mxa calibrate`") from error
-    if point not in ("", HALF):
-        tuning.point(point)
+    if options.operating_point not in ("", HALF):
+        tuning.point(options.operating_point)
     table = _table(sources.data, classifier.labels)
     part = table.split(sources.split)
     notes = _about_split(sources, classifier, tuning, table)
+    # Marks that do not fit are refused before the whole split is predicted.
+    localised = _localise(sources, classifier, table, options, workers)
     predictions = predict_table(classifier, part, workers)
     cases = cases_of(predictions, part)
     if sources.aggregate:
         cases = cases.by_study(sources.aggregate)
     source = f"{sources.model} ({fingerprint(sources.model)[:16]})"
-    return _Scored(classifier.architecture.name, cases, reference_of(part), tuning, notes, source, predictions)
+    return _Scored(
+        classifier.architecture.name, cases, reference_of(part), tuning, notes, source, predictions, localised
+    )
+
+
+def _localise(
+    sources: Sources, classifier: "Classifier", table: Table, options: AssessOptions, workers: int
+) -> "Localised | None":
+    from mxa.evaluate_localisation import localise
+
+    if sources.localisation is None:
+        return None
+    return localise(classifier, table, sources.split, sources.localisation, options, workers)
 
 
 def _table(data: DataOptions, labels: LabelSet | None = None) -> Table:
@@ -284,6 +312,7 @@ def _provenance(sources: Sources, scored: _Scored) -> dict[str, str]:
         "thresholds chosen on": ", ".join(f"{key}: {value}" for key, value in fitted.items()),
         "compared with": str(sources.against or ""),
         "readers": ", ".join(map(str, sources.readers)),
+        "marks": "" if scored.localised is None else scored.localised.marks,
     }
     return {
         "command": " ".join(sys.argv),

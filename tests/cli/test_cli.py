@@ -185,6 +185,10 @@ def test_evaluate_names_what_is_wrong_with_a_csv(
         (["--predictions", "good", "--labels", "labels", "--operating_point", "f1", "--out", "out"], "'f1'"),
         (["--predictions", "good", "--labels", "labels", "--level", "95", "--out", "out"], "level is 95"),
         (["--predictions", "good", "--labels", "labels", "--out", "good"], "good.csv is a file"),
+        (
+            ["--predictions", "good", "--labels", "labels", "--localisation", "labels", "--out", "out"],
+            "--localisation goes with a saved model",
+        ),
     ],
 )
 def test_evaluate_explains_wrong_usage(

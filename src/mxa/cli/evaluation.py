@@ -60,6 +60,13 @@ def _evaluate_parser() -> ArgumentParser:
     parser.add_argument(
         "--findings", type=list[str], default=[], help="the files' findings, where they are not CheXpert's or NIH's"
     )
+    parser.add_argument(
+        "--localisation",
+        type=str | None,
+        default=None,
+        help="marks of findings in the data set's images, against which a saved model's boxes and maps are scored: a "
+        "phantom's folder, NIH's BBox_List_2017.csv or CheXlocalize's gt_segmentations_*.json",
+    )
     parser.add_argument("--workers", type=int, default=0, help="loading processes")
     parser.add_class_arguments(AssessOptions)
     add_data_options(parser, {"labels"})
@@ -85,6 +92,7 @@ def _evaluate(options: Namespace) -> int:
         readers=[Path(file) for file in options.readers],
         aggregate=options.aggregate,
         findings=options.findings,
+        localisation=optional_path(options.localisation),
     )
     looked_at: AssessOptions = from_namespace(AssessOptions, parser, options)
     found = evaluate(sources, looked_at, Path(options.out), workers=options.workers)

@@ -32,7 +32,12 @@ CAPTIONS = {
 
 
 def write_assessment(
-    out: Path, found: Assessment, title: str, notes: Sequence[str], provenance: Mapping[str, str]
+    out: Path,
+    found: Assessment,
+    title: str,
+    notes: Sequence[str],
+    provenance: Mapping[str, str],
+    more: Sequence[Section] = (),
 ) -> None:
     """Write ``report.html``, ``metrics.json``, ``tables*`` and the figures as PNG.
 
@@ -42,6 +47,7 @@ def write_assessment(
         title: of the page.
         notes: what a reader must know before the numbers, in sentences.
         provenance: what is needed to get the same numbers again, by name.
+        more: sections of the page that follow the assessment's own.
 
     Raises:
         DataError: a file cannot be written.
@@ -50,7 +56,7 @@ def write_assessment(
     write_tables(out, shown)
     for name, figure in drawn.items():
         figures.save(figure, out / f"{name}.png")
-    write_page(out / PAGE, title, _sections(found, shown, drawn, notes), provenance)
+    write_page(out / PAGE, title, [*_sections(found, shown, drawn, notes), *more], provenance)
     write_json(out / NUMBERS, numbers(found) | {"notes": list(notes), "provenance": dict(provenance)})
 
 

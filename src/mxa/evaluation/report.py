@@ -47,6 +47,7 @@ th, td { padding: 0.25rem 0.6rem; border-bottom: 1px solid #ddd; text-align: lef
 thead th { border-bottom: 2px solid #555; }
 .number { text-align: right; }
 td { white-space: nowrap; }
+tbody th { min-width: 8rem; }
 td.long { white-space: normal; min-width: 9rem; }
 figure { margin: 1rem 0; }
 figcaption { color: #555; font-size: 0.9rem; }
