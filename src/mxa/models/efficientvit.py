@@ -110,7 +110,7 @@ class MxaEfficientVit(EfficientVitMsra):
 
     def _features_with_regions(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         regions = {}
-        x, stem = self._stem(x)
+        x, stem = self._stem(x) if self.mxa_source == "stem" else (self.patch_embed(x), None)
         for i, stage in enumerate(self.stages):
             x = stage.downsample(x)
             for j, block in enumerate(stage.blocks):
