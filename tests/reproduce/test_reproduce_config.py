@@ -10,6 +10,7 @@ from mxa.cli.shared import from_namespace
 from mxa.cli.training import _reproduce_parser
 from mxa.data.augment import Augment
 from mxa.errors import ConfigError
+from mxa.models.build import build_model
 from mxa.reproduce.config import Cell, ReproduceConfig, with_changes
 from mxa.training.config import OptimConfig, TrainConfig
 
@@ -34,12 +35,33 @@ def grid(**fields: object) -> ReproduceConfig:
 @pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.name)
 def test_every_shipped_grid_loads_and_each_of_its_cells_is_a_run(file: Path) -> None:
     config = load(file)
+    runs = [config.run(key, seed) for key in config.cells for seed in config.seeds]
+    assert len({run.out for run in runs}) == len(config.cells) * len(config.seeds)
+    for key in config.cells:
+        model = config.run(key, 0).model
+        build_model(model.name, 14, 64, options=model.options)
+
+
+@pytest.mark.parametrize("name", ["reproduce.yaml", "reproduce-phantom.yaml"])
+def test_the_papers_grids_have_its_three_cells_and_runs(name: str) -> None:
+    config = load(next(file for file in SHIPPED if file.name == name))
     assert config.seeds == [0, 1, 2], "the paper has three runs"
     assert list(config.cells) == ["baseline", "mxa", "mxa_kd"]
     assert [cell.published for cell in config.cells.values()] == ["baseline", "mxa", "mxa_kd"]
     runs = [config.run(key, seed) for key in config.cells for seed in config.seeds]
-    assert len({run.out for run in runs}) == 9
     assert [bool(run.kd.teachers) for run in runs] == [False] * 6 + [True] * 3
+
+
+def test_the_ablation_compares_equal_numbers_of_parameters() -> None:
+    """ "Wide" is there to show what MXA's parameters would do elsewhere."""
+    config = load(next(file for file in SHIPPED if file.name == "reproduce-ablation.yaml"))
+    sizes = {}
+    for key in ("plain", "wide", "mxa"):
+        model = config.run(key, 0).model
+        network = build_model(model.name, 14, config.base.preprocess.size, options=model.options)
+        sizes[key] = sum(parameter.numel() for parameter in network.parameters())
+    assert sizes["plain"] < 0.9 * sizes["mxa"]
+    assert sizes["wide"] == pytest.approx(sizes["mxa"], rel=0.01)
 
 
 def test_the_chexpert_grid_is_the_papers_recipe() -> None:
