@@ -7,7 +7,31 @@ import torch.nn.functional as nnf
 from torch import Tensor, nn
 
 
-class RegionPredictor(nn.Module):
+class _MapFeatures(nn.Module):
+    """What every predictor begins with: pooling, 3 x 3 convolution, batch norm, ReLU."""
+
+    def __init__(self, channels: int, reduction: int, min_size: float, pool: int) -> None:
+        super().__init__()
+        if pool < 1:
+            raise ValueError(f"pool must be at least 1, got {pool}")
+        if not 0 < min_size < 1:
+            raise ValueError(f"min_size must be between 0 and 1, got {min_size}")
+        self.hidden = max(8, channels // reduction)
+        self.min_size = min_size
+        self.pool = pool
+        self.conv = nn.Conv2d(channels, self.hidden, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(self.hidden)
+        self.act = nn.ReLU()
+
+    def features(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, hidden, h, w); a window that the border cuts is averaged over what there is."""
+        if self.pool > 1:
+            x = nnf.avg_pool2d(x, self.pool, ceil_mode=True, count_include_pad=False)
+        found: Tensor = self.act(self.norm(self.conv(x)))
+        return found
+
+
+class RegionPredictor(_MapFeatures):
     """One box per image from a feature map: 3 x 3 convolution, batch norm, ReLU, mean over the map, linear layer [4.1].
 
     The linear layer gives two numbers per axis: the box's size and its place in the room that its size leaves. With
@@ -31,17 +55,10 @@ class RegionPredictor(nn.Module):
         initial_size: float = 0.9,
         pool: int = 1,
     ) -> None:
-        super().__init__()
-        _check(pool, min_size)
+        super().__init__(channels, reduction, min_size, pool)
         if not min_size < initial_size < 1:
             raise ValueError(f"need min_size < initial_size < 1, got {min_size} and {initial_size}")
-        hidden = max(8, channels // reduction)
-        self.min_size = min_size
-        self.pool = pool
-        self.conv = nn.Conv2d(channels, hidden, 3, padding=1, bias=False)
-        self.norm = nn.BatchNorm2d(hidden)
-        self.act = nn.ReLU()
-        self.head = nn.Linear(hidden, 4)
+        self.head = nn.Linear(self.hidden, 4)
         fraction = (initial_size - min_size) / (1 - min_size)
         logit = math.log(fraction / (1 - fraction))
         nn.init.trunc_normal_(self.head.weight, std=0.02)
@@ -58,7 +75,7 @@ class RegionPredictor(nn.Module):
             (B, 4) corners x1, y1, x2, y2 in [0, 1] of the map's width and height, x1 < x2 and y1 < y2; float32 at
             least, also under autocast, because bfloat16 cannot tell neighbouring positions apart.
         """
-        pooled = self.act(self.norm(self.conv(_pooled(x, self.pool)))).mean((2, 3))
+        pooled = self.features(x).mean((2, 3))
         raw = self.head(pooled)
         raw = raw.to(torch.promote_types(raw.dtype, torch.float32))
         size = self.min_size + (1 - self.min_size) * raw[:, :2].sigmoid()
@@ -67,7 +84,7 @@ class RegionPredictor(nn.Module):
         return torch.cat([room * place, 1 - room * (1 - place)], dim=1)
 
 
-class MomentRegion(nn.Module):
+class MomentRegion(_MapFeatures):
     """One box per image from where a region map has its weight: the map's softmax, its centroid and its spread.
 
     A 3 x 3 convolution, batch norm, ReLU and a 1 x 1 convolution give one number per position; their softmax p is a
@@ -85,21 +102,14 @@ class MomentRegion(nn.Module):
     """
 
     def __init__(self, channels: int, reduction: int = 4, min_size: float = 0.1, pool: int = 1) -> None:
-        super().__init__()
-        _check(pool, min_size)
-        hidden = max(8, channels // reduction)
-        self.min_size = min_size
-        self.pool = pool
-        self.conv = nn.Conv2d(channels, hidden, 3, padding=1, bias=False)
-        self.norm = nn.BatchNorm2d(hidden)
-        self.act = nn.ReLU()
+        super().__init__(channels, reduction, min_size, pool)
         # No bias: a softmax does not see it.
-        self.head = nn.Conv2d(hidden, 1, 1, bias=False)
+        self.head = nn.Conv2d(self.hidden, 1, 1, bias=False)
         nn.init.trunc_normal_(self.head.weight, std=0.02)
 
     def forward(self, x: Tensor) -> Tensor:
         """Predict the boxes: (B, C, H, W) -> (B, 4), as :meth:`RegionPredictor.forward`."""
-        raw = self.head(self.act(self.norm(self.conv(_pooled(x, self.pool)))))
+        raw = self.head(self.features(x))
         raw = raw.to(torch.promote_types(raw.dtype, torch.float32))
         weight = raw.flatten(1).softmax(1).view(raw.shape[0], *raw.shape[2:])
         centre_x, size_x = self._axis(weight.sum(1))
@@ -115,15 +125,3 @@ class MomentRegion(nn.Module):
         centre = weight @ pixels
         variance = (weight * (pixels - centre.unsqueeze(1)).square()).sum(1)
         return centre, (12 * variance + self.min_size**2).sqrt()
-
-
-def _check(pool: int, min_size: float) -> None:
-    if pool < 1:
-        raise ValueError(f"pool must be at least 1, got {pool}")
-    if not 0 < min_size < 1:
-        raise ValueError(f"min_size must be between 0 and 1, got {min_size}")
-
-
-def _pooled(x: Tensor, side: int) -> Tensor:
-    """Means over windows of this side; a window that the border cuts is averaged over what there is."""
-    return x if side == 1 else nnf.avg_pool2d(x, side, ceil_mode=True, count_include_pad=False)
