@@ -11,10 +11,11 @@ findings are there; one that is not marked has a mask of zeros.
 import json
 import re
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mxa.data.marks.marks import BoolArray, FloatArray, Mark, Marks, part_boxes, paths_by_image, unmatched_images
+from mxa.data.marks.marks import EncodedMark, Mark, Marks, part_boxes, paths_by_image, unmatched_images
 from mxa.data.marks.rle import decode_rle
 from mxa.data.table import Table
 from mxa.errors import DataError
@@ -35,28 +36,6 @@ FINDINGS = (
 _IMAGE = re.compile(r"patient\d+_study\d+_view\d+_[a-z]+")
 _PATH = re.compile(r"(?:^|/)(patient\d+)/(study\d+)/(view\d+_[a-z]+)\.[^./]+$")
 _WHICH_FILE = "give gt_segmentations_val.json or gt_segmentations_test.json"
-
-
-class EncodedMark(Mark):
-    """A mark whose mask stays encoded until it is asked for: those of the test set would take many gigabytes.
-
-    Attributes:
-        counts: The mask's runs, see :mod:`mxa.data.marks.rle`.
-        size: Its height and width.
-    """
-
-    counts: str
-    size: tuple[int, int]
-
-    def __init__(self, path: str, finding: str, boxes: FloatArray, counts: str, size: tuple[int, int]) -> None:
-        fields = {"path": path, "finding": finding, "boxes": boxes, "counts": counts, "size": size}
-        for name, value in fields.items():
-            object.__setattr__(self, name, value)
-
-    @property
-    def mask(self) -> BoolArray:
-        """(h, w) bool, decoded anew with every access."""
-        return decode_rle(self.counts, *self.size)
 
 
 def read_chexlocalize(source: Path, table: Table) -> Marks:
@@ -128,7 +107,7 @@ def _marks(source: Path, image: str, images: dict[str, Any], path: str) -> Itera
         except DataError as error:
             raise DataError(f"{place}: {error}") from error
         if len(boxes):
-            yield EncodedMark(path, finding, boxes, counts, size)
+            yield EncodedMark(path, finding, boxes, partial(decode_rle, counts, *size))
 
 
 def _encoded(place: str, encoded: object) -> tuple[str, tuple[int, int]]:

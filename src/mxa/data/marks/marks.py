@@ -80,6 +80,26 @@ class Mark:
         return np.any(rows[:, :, None] & columns[:, None, :], axis=0)
 
 
+class EncodedMark(Mark):
+    """A mark whose mask stays encoded until it is asked for: those of a data set would take many gigabytes.
+
+    Attributes:
+        decode: Gives the mask, (h, w) bool with at least one pixel marked.
+    """
+
+    decode: Callable[[], BoolArray]
+
+    def __init__(self, path: str, finding: str, boxes: FloatArray, decode: Callable[[], BoolArray]) -> None:
+        _check_boxes(boxes)
+        for name, value in {"path": path, "finding": finding, "boxes": boxes, "decode": decode}.items():
+            object.__setattr__(self, name, value)
+
+    @property
+    def mask(self) -> BoolArray:
+        """(h, w) bool, decoded anew with every access."""
+        return self.decode()
+
+
 @dataclass(frozen=True, eq=False)
 class Marks:
     """All marks of one source.

@@ -1,6 +1,7 @@
 """Read the masks and boxes of the phantom's signs, see :func:`mxa.data.phantom.make_phantom`."""
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,17 @@ import pandas as pd
 from PIL import Image
 
 from mxa.data.csvfile import read_strict
-from mxa.data.marks.marks import ImageBoxes, Mark, Marks, group_boxes, legal_boxes, part_boxes, paths_by_image
+from mxa.data.marks.marks import (
+    BoolArray,
+    EncodedMark,
+    ImageBoxes,
+    Mark,
+    Marks,
+    group_boxes,
+    legal_boxes,
+    part_boxes,
+    paths_by_image,
+)
 from mxa.data.phantom.dataset import BOX_COLUMNS, ROOT
 from mxa.data.table import Table
 from mxa.errors import DataError
@@ -39,7 +50,8 @@ def read_phantom_marks(root: Path, table: Table) -> Marks:
         table: Images of the phantom.
 
     Returns:
-        The marks; unmatched are the images of ``boxes.csv`` that the table does not hold, named without their ending.
+        The marks, their masks packed until they are asked for; unmatched are the images of ``boxes.csv`` that the table
+        does not hold, named without their ending.
 
     Raises:
         DataError: If the phantom was made without masks, a mask is missing or damaged, or ``boxes.csv`` is illegal or
@@ -86,7 +98,12 @@ def _marks(root: Path, image: str, path: str, boxes: ImageBoxes) -> Iterator[Mar
                 f"{len(parts)} parts in {file}; make the phantom anew"
             )
         if len(listed):
-            yield Mark(path, finding, listed, mask)
+            yield EncodedMark(path, finding, listed, partial(_unpack, np.packbits(mask), mask.shape))
+
+
+def _unpack(bits: npt.NDArray[np.uint8], shape: tuple[int, int]) -> BoolArray:
+    """A mask from its bits, an eighth of its bytes."""
+    return np.unpackbits(bits, count=shape[0] * shape[1]).reshape(shape).astype(bool)
 
 
 def _read_mask(file: Path) -> npt.NDArray[np.int32]:
