@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from deploy.small import SIDE, exported, images, pictures, saved
+from deploy.small import OPTIONS, SIDE, classifier, exported, images, pictures, saved
 from mxa.deploy import export as module
 from mxa.deploy.export import FORMATS, ParityError, export_model
 from mxa.errors import ArtifactError, ConfigError, DataError
-from mxa.models.artifact import fingerprint, load, read_config
+from mxa.models.artifact import fingerprint, load, read_config, save
 from mxa.predictor import open_predictor
 
 
@@ -27,6 +27,19 @@ def test_same_results_for_any_batch(format_name: str, batch: int) -> None:
     assert list(boxes) == list(expected)
     for block, corners in expected.items():
         np.testing.assert_allclose(boxes[block], corners.numpy(), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("format_name", FORMATS)
+def test_blocks_of_another_form_are_exported_too(format_name: str, tmp_path: Path) -> None:
+    changed = {"mxa_region": "moments", "mxa_source": "stem", "mxa_put_back": True, "mxa_stages": [0]}
+    one = classifier(options=OPTIONS | changed)
+    out = tmp_path / f"model{FORMATS[format_name].suffix}"
+    export_model(save(one, tmp_path / "model"), out, format_name, images())
+    pixels = pictures(5)
+    logits, boxes = open_predictor(out).score(pixels)
+    np.testing.assert_allclose(logits, one.logits(torch.from_numpy(pixels)).numpy(), atol=1e-4, rtol=0)
+    (expected,) = one.regions(torch.from_numpy(pixels)).values()
+    np.testing.assert_allclose(boxes["stages.0.blocks.0"], expected.numpy(), atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("format_name", FORMATS)
