@@ -2,13 +2,15 @@
 
 from dataclasses import dataclass
 
+from mxa.models.mxa.gates import INITIAL_SPATIAL_BIAS
+
 REGIONS = ("mean", "moments")
 SOURCES = ("map", "stem")
 
 
 @dataclass(frozen=True)
 class MxaOptions:
-    """The defaults are the paper's [4]; what each change is worth is measured in docs/block.md.
+    """The defaults are the paper's [4]; what has been measured of the others stands in docs/block.md.
 
     Raises:
         ValueError: a field has an impossible value, or fields contradict each other.
@@ -39,7 +41,7 @@ class MxaOptions:
     of the first stage)."""
     put_back: bool = False
     """Put the refined crop back to where it was cut out, so that it adds to the attention's output of that place."""
-    spatial_bias: float = -4.0
+    spatial_bias: float = INITIAL_SPATIAL_BIAS
     """Where the spatial gate's bias starts; -4 lets a fresh block add 1% of its input."""
 
     def __post_init__(self) -> None:
