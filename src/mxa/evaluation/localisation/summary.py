@@ -124,8 +124,7 @@ class Summariser:
         used = [j for j, one in enumerate(each[1:], start=1) if one.value is not None]
         if not used:
             return Mean(None, None, 0, 0, "; ".join(dict.fromkeys(one.reason or "" for one in each[1:])))
-        jackknife = None if boot.jackknife is None else boot.jackknife[:, used]
-        macro = Bootstrap(boot.estimate[used], boot.replicates[:, used], jackknife).macro()
+        macro = boot.take(used).macro()
         cases, patients = each[0].cases, each[0].patients
         interval = macro.interval(level=self.level) if patients > 1 else None
         reason = None if interval else ONE_PATIENT if patients == 1 else UNDEFINED
