@@ -110,6 +110,53 @@ def test_alone_nothing_is_asked() -> None:
     assert from_first(3) == 3
 
 
+LEAVING = """
+import sys
+from pathlib import Path
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from mxa.training.distributed import disbanding, from_first
+
+def names():
+    return sorted({file.read_text().strip() for file in Path("/proc/self/task").glob("*/comm")})
+
+def work(fails):
+    dist.init_process_group("gloo", init_method="file://" + sys.argv[1], rank=0, world_size=1)
+    model = DistributedDataParallel(nn.Linear(2, 2))
+    model(torch.ones(1, 2)).sum().backward()
+    assert any("gloo" in name for name in names()), names()
+    if fails:
+        raise ValueError("as it may")
+    return from_first("done")
+
+try:
+    with disbanding():
+        assert work(sys.argv[2] == "fails") == "done"
+except ValueError as error:
+    assert str(error) == "as it may"
+    error.__traceback__ = None
+assert not dist.is_initialized()
+assert not any("gloo" in name for name in names()), names()
+
+dist.init_process_group("gloo", init_method="file://" + sys.argv[1] + "2", rank=0, world_size=1)
+with disbanding():
+    pass
+assert dist.is_initialized(), "somebody else's"
+dist.destroy_process_group()
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="the names of threads are Linux's")
+@pytest.mark.parametrize("ends", ["well", "fails"])
+def test_no_thread_of_the_group_outlives_the_run(tmp_path: Path, ends: str) -> None:
+    """One that does may abort the process at its end, after all is done."""
+    command = [sys.executable, "-c", LEAVING, str(tmp_path / "store"), ends]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
 def batch_of_eight() -> tuple[torch.Tensor, ...]:
     generator = torch.Generator().manual_seed(0)
     student, teacher = (torch.randn(8, 14, generator=generator) for _ in range(2))

@@ -4,7 +4,9 @@ Lightning starts the processes (or torchrun or SLURM do, see docs/training.md) a
 to do here: averages that must be taken over the images of all processes, and validation figures of all rows.
 """
 
-from collections.abc import Mapping
+import gc
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -44,6 +46,29 @@ def processes() -> int:
 def together() -> bool:
     """Whether several are."""
     return processes() > 1
+
+
+@contextmanager
+def disbanding() -> Iterator[None]:
+    """Disband the group of processes that the work inside has formed, also where it fails.
+
+    Lightning leaves gloo's group to the end of the process. A thread of it may then still hold a tensor of the last
+    exchange, and cannot give it back to an interpreter that has ended: "terminate called without an active exception",
+    and a good run has failed. A group that nobody holds any more waits for its threads instead, so that nothing inside
+    may be kept: call a function. One who has joined a group of his own keeps it.
+    """
+    if not dist.is_available() or dist.is_initialized():
+        yield
+        return
+    # The first DistributedDataParallel imports this module, whose functions keep the group that they find as default.
+    import torch.distributed.nn  # noqa: F401
+
+    try:
+        yield
+    finally:
+        if dist.is_initialized():
+            gc.collect()
+            dist.destroy_process_group()
 
 
 def total(values: Tensor) -> Tensor:

@@ -46,7 +46,7 @@ from mxa.predict import predict_dataset
 from mxa.training.callbacks import History, StopPolitely
 from mxa.training.config import TrainConfig
 from mxa.training.distillation import Distiller, make_distiller, open_teacher
-from mxa.training.distributed import Place, from_first
+from mxa.training.distributed import Place, disbanding, from_first
 from mxa.training.initial import initial_model
 from mxa.training.loaders import batch_augmenter, make_loaders
 from mxa.training.module import ClassifierModule, kinds_of_weights, prefix
@@ -86,6 +86,11 @@ def train(config: TrainConfig, *, resume: bool = False) -> RunResult:
         DataError: the data are broken (or, with ``resume``, have changed), or the loss became infinite or NaN.
         TrainingInterrupted: stopped from outside; a checkpoint is left.
     """
+    with disbanding():
+        return _train(config, resume)
+
+
+def _train(config: TrainConfig, resume: bool) -> RunResult:
     folder = Path(config.out)
     problems: list[Problem] = []
     table = read(config.data, problems=problems)
