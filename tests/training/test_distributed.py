@@ -153,7 +153,7 @@ dist.destroy_process_group()
 def test_no_thread_of_the_group_outlives_the_run(tmp_path: Path, ends: str) -> None:
     """One that does may abort the process at its end, after all is done."""
     command = [sys.executable, "-c", LEAVING, str(tmp_path / "store"), ends]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
 
 
