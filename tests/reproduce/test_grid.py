@@ -160,8 +160,23 @@ def test_two_at_once_give_the_same_weights(finished: ReproduceConfig, tmp_path: 
 
 
 def test_other_options_are_refused(finished: ReproduceConfig) -> None:
-    with pytest.raises(ConfigError, match=r"started with other options \(seeds differ\)"):
-        run_grid(replace(finished, seeds=[0, 1, 2]))
+    with pytest.raises(ConfigError, match=r"started with other options \(teacher_cache differ\)"):
+        run_grid(replace(finished, teacher_cache=not finished.teacher_cache))
+    cells = {**finished.cells, "mxa": replace(finished.cells["mxa"], title="another")}
+    with pytest.raises(ConfigError, match=r"started with other options \(cells\.mxa differ\)"):
+        run_grid(replace(finished, cells=cells))
+
+
+def test_a_grid_grows(copied: Path, finished: ReproduceConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cell and a seed more are trained, another split is scored; what is there stays."""
+    trained = []
+    monkeypatch.setattr(runs, "run_one", lambda config: trained.append(config.out))
+    monkeypatch.setattr(runs, "_predict", lambda *_: None)
+    cells = {**finished.cells, "more": Cell(versus="mxa", changes={"optim": {"lr": 0.002}})}
+    run_grid(replace(finished, seeds=[*finished.seeds, 7], split="valid", cells=cells))
+    new = {f"{key}/seed-7" for key in cells} | {f"more/seed-{seed}" for seed in finished.seeds}
+    assert new <= {out.partition("cells/")[2] for out in trained}
+    run_grid(finished)
 
 
 def test_a_foreign_folder_is_left_alone(finished: ReproduceConfig, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import logging
 import multiprocessing
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing.queues import Queue
 from pathlib import Path
@@ -29,8 +29,8 @@ from mxa.training.teacher_cache import fill_cache
 log = logging.getLogger(__name__)
 
 CONFIG_FILE = "reproduce.yaml"
-FREE = ("jobs", "replicates", "shown", "groups")
-"""Options that may change between two calls, as no run depends on them."""
+FREE = ("jobs", "replicates", "shown", "groups", "split", "seeds")
+"""Options that may change between two calls, as no run depends on them; seeds and cells may also be added."""
 
 
 def run_grid(config: ReproduceConfig) -> None:
@@ -57,7 +57,7 @@ def _claim_folder(config: ReproduceConfig) -> None:
     text = yaml.safe_dump({**_plain(config.to_dict()), "jobs": 0}, sort_keys=False, allow_unicode=True)
     if file.exists():
         stored, wanted = (yaml.safe_load(one) for one in (file.read_text(encoding="utf-8"), text))
-        differ = [name for name in wanted if name not in FREE and stored.get(name) != wanted[name]]
+        differ = _differing(stored, wanted)
         if differ:
             raise ConfigError(
                 f"{config.folder} was started with other options ({', '.join(differ)} differ); use another out, or "
@@ -67,6 +67,13 @@ def _claim_folder(config: ReproduceConfig) -> None:
         raise ConfigError(f"{config.folder} exists and is no grid's folder; use another out")
     config.folder.mkdir(parents=True, exist_ok=True)
     file.write_text(text, encoding="utf-8")
+
+
+def _differing(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """The options, and cells of both, that are not as they were."""
+    names = [name for name in wanted if name not in (*FREE, "cells") and stored.get(name) != wanted[name]]
+    known = stored.get("cells", {})
+    return names + [f"cells.{key}" for key, cell in wanted["cells"].items() if known.get(key, cell) != cell]
 
 
 def _plain(value: Any) -> Any:
