@@ -111,6 +111,7 @@ def test_learning_rate_scales_with_the_batch() -> None:
         (lambda: OptimConfig(epochs=10), "optim.warmup_epochs"),
         (lambda: OptimConfig(region_lr=-0.1), "optim.region_lr"),
         (lambda: OptimConfig(region_lr=float("nan")), "optim.region_lr"),
+        (lambda: OptimConfig(region_area=-1), "optim.region_area"),
         (lambda: OptimConfig(region_warmup_epochs=-1), "optim.region_warmup_epochs"),
         (lambda: OptimConfig(region_warmup_epochs=50), "optim.region_warmup_epochs is 50; it must be less than epochs"),
         (lambda: TrainConfig(precision="fp8"), "precision"),

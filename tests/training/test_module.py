@@ -16,7 +16,7 @@ from mxa.data.loader import Batch
 from mxa.labels import CHEXPERT14
 from mxa.preprocess import Preprocess
 from mxa.training.config import OptimConfig
-from mxa.training.module import ClassifierModule
+from mxa.training.module import ClassifierModule, mean_area
 from mxa.training.region_watch import WatchRegions
 
 OPTIM = OptimConfig(epochs=2, batch_size=4, warmup_epochs=0, cooldown_epochs=0, ema_decay=0.9)
@@ -75,7 +75,7 @@ def test_a_compiled_step_gives_the_same_gradients(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(torch, "compile", lambda function: original(function, backend="aot_eager"))
     batch = make_batch()
     plain, compiled = make_module(), make_module(compiled=True)
-    assert compiled._compiled is not None
+    assert compiled._network != compiled.model.forward
     assert plain.state_dict().keys() == compiled.state_dict().keys()
     for module in (plain, compiled):
         module._loss(module(batch.image), batch).backward()
@@ -200,6 +200,19 @@ def test_the_regions_rate_against_the_formula(region_lr: float, waiting: float) 
         assert [group["lr"] for group in groups] == pytest.approx(expected, rel=1e-9), step
         module.trainer.global_step = step + 1  # type: ignore[misc]
         module.lr_scheduler_step(scheduler, None)
+
+
+def test_the_mean_area_of_the_boxes() -> None:
+    boxes = {"a": torch.tensor([[0.0, 0.0, 1.0, 0.5], [0.2, 0.2, 0.4, 0.6]]), "b": torch.tensor([[0.0, 0.0, 0.1, 0.1]])}
+    assert mean_area(boxes).item() == pytest.approx((0.5 + 0.08 + 0.01) / 3)
+    module, batch = make_module(replace(OPTIM, region_area=2.0)), make_batch()
+    logits, seen = module._see(batch.image)
+    torch.testing.assert_close(logits, make_module()(batch.image))
+    assert list(seen) == list(module.model.region_blocks())
+    assert make_module()._see(batch.image)[1] == {}, "not asked for"
+    mean_area(seen).backward()
+    moved = {name for name, parameter in module.model.named_parameters() if parameter.grad is not None}
+    assert region_names(module) <= moved
 
 
 def test_a_rate_of_0_keeps_the_weights() -> None:

@@ -31,6 +31,7 @@ from mxa.preprocess import Preprocess
 from mxa.training.callbacks import TrainingInterrupted
 from mxa.training.config import ModelConfig, OptimConfig, TrainConfig
 from mxa.training.module import ClassifierModule
+from mxa.training.region_watch import read_regions
 from mxa.training.run import state, train
 
 OPTIM = OptimConfig(epochs=3, batch_size=8, lr_batch_size=8, warmup_epochs=1, cooldown_epochs=1, ema_decay=0.9)
@@ -178,9 +179,18 @@ def test_the_regions_wait_for_their_epoch(config: TrainConfig, monkeypatch: pyte
         assert not torch.equal(seen[0][name], seen[1][name]), name
 
 
+def test_a_prior_makes_boxes_smaller(config: TrainConfig, tmp_path: Path) -> None:
+    areas = []
+    for weight in (0.0, 3.0):
+        out = tmp_path / f"prior-{weight}"
+        train(replace(config, out=str(out), optim=replace(config.optim, region_lr=20.0, region_area=weight)))
+        areas.append([row.area for row in read_regions(out / "regions.csv")][-6:])
+    assert (np.array(areas[1]) < np.array(areas[0]) - 1e-3).all(), areas
+
+
 def test_a_rate_for_regions_that_a_model_does_not_have_is_refused(config: TrainConfig) -> None:
     plain = replace(config, model=ModelConfig(name="efficientvit_m0"))
-    for options in ({"region_lr": 0.5}, {"region_warmup_epochs": 1}):
+    for options in ({"region_lr": 0.5}, {"region_warmup_epochs": 1}, {"region_area": 0.1}):
         with pytest.raises(ConfigError, match=r"optim\.region_lr is .* the model has no region predictor"):
             train(replace(plain, optim=replace(OPTIM, **options)))
     assert not Path(config.out).exists()

@@ -78,11 +78,14 @@ class OptimConfig:
     region_warmup_epochs: float = 0
     """The region predictors' rate stays 0 for that many epochs, so that the boxes start to move only when the features
     mean something; then it is what it would have been."""
+    region_area: float = 0.0
+    """Weight of the mean area of the MXA blocks' boxes, a fraction of the map's, in the loss: a prior for small boxes.
+    0 is off."""
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "lr_batch_size", "accumulate"):
             _require(getattr(self, name) >= 1, f"optim.{name}", getattr(self, name), "at least 1")
-        rates = ("lr", "min_lr", "warmup_lr", "weight_decay", "agc", "region_lr")
+        rates = ("lr", "min_lr", "warmup_lr", "weight_decay", "agc", "region_lr", "region_area")
         for name in (*rates, "warmup_epochs", "cooldown_epochs", "region_warmup_epochs"):
             _require(getattr(self, name) >= 0, f"optim.{name}", getattr(self, name), "0 or more")
         _require(0 <= self.ema_decay < 1, "optim.ema_decay", self.ema_decay, "from 0 (off) to below 1")
@@ -104,6 +107,11 @@ class OptimConfig:
     def regions_apart(self) -> bool:
         """Whether the region predictors have a learning rate of their own."""
         return self.region_lr != 1 or self.region_warmup_epochs > 0
+
+    @property
+    def needs_regions(self) -> bool:
+        """Whether it says something of region predictors, which the model must then have."""
+        return self.regions_apart or self.region_area > 0
 
     @property
     def lr_scale(self) -> float:

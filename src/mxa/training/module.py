@@ -1,6 +1,6 @@
 """The Lightning module: one training step, one validation pass over raw and averaged weights."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import lightning as lt
@@ -52,7 +52,7 @@ class ClassifierModule(lt.LightningModule):
             corners x1, y1, x2, y2 in [0, 1] of all processes' N images. Empty for a model without MXA.
 
     Raises:
-        ConfigError: the options give a learning rate to region predictors that the model does not have.
+        ConfigError: the options speak of region predictors that the model does not have.
     """
 
     def __init__(
@@ -67,11 +67,11 @@ class ClassifierModule(lt.LightningModule):
         compiled: bool = False,
     ) -> None:
         super().__init__()
-        if optim.regions_apart and not region_parameters(model):
+        if optim.needs_regions and not region_parameters(model):
             raise ConfigError(
-                f"optim.region_lr is {optim.region_lr!r} and optim.region_warmup_epochs is "
-                f"{optim.region_warmup_epochs!r}, but the model has no region predictor; leave them at 1 and 0, or "
-                "train a model with MXA blocks"
+                f"optim.region_lr is {optim.region_lr!r}, optim.region_warmup_epochs {optim.region_warmup_epochs!r} "
+                f"and optim.region_area {optim.region_area!r}, but the model has no region predictor; leave them at 1, "
+                "0 and 0, or train a model with MXA blocks"
             )
         # Convolutions run a third faster in this memory order; it changes no value's meaning.
         self.model = model.to(memory_format=torch.channels_last)
@@ -82,7 +82,8 @@ class ClassifierModule(lt.LightningModule):
         self.distiller = distiller
         self.augmenter = augmenter
         self._plan: list[Layer] = []
-        self._compiled: Callable[[Tensor], Tensor] | None = torch.compile(model.forward) if compiled else None
+        network: Callable[[Tensor], Any] = model.forward_with_regions if optim.region_area else model.forward  # type: ignore[assignment]
+        self._network = torch.compile(network) if compiled else network
         # The head is left out, as in timm.
         self._clip = AdaptiveClip(list(model.parameters())[:-2], optim.agc) if optim.agc else None
         self.ema = Ema(model, optim.ema_decay) if optim.ema_decay else None
@@ -101,9 +102,12 @@ class ClassifierModule(lt.LightningModule):
 
     def forward(self, image: Tensor) -> Tensor:
         """(B, 1, S, S) uint8 pixels -> (B, L) logits of the raw weights, as in training."""
-        network = self._compiled or self.model
-        logits: Tensor = network(self.preprocess.scale(image.to(self.dtype)))
-        return logits
+        return self._see(image)[0]
+
+    def _see(self, image: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The logits, and each block's boxes (B, 4) where the loss needs them."""
+        seen = self._network(self.preprocess.scale(image.to(self.dtype)))
+        return seen if self.optim.region_area else (seen, {})
 
     # ---------------------------------------------------------------- training
 
@@ -131,7 +135,10 @@ class ClassifierModule(lt.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of one batch."""
-        loss = self._loss(self(batch.image).float(), batch)
+        logits, boxes = self._see(batch.image)
+        loss = self._loss(logits.float(), batch)
+        if boxes:
+            loss = loss + self.optim.region_area * mean_area(boxes)
         self._watch(loss.detach(), batch.row)
         size = len(batch.row)
         self.log("train/loss", loss.detach(), on_step=True, on_epoch=True, batch_size=size, sync_dist=together())
@@ -278,6 +285,12 @@ def region_parameters(model: nn.Module) -> dict[str, list[nn.Parameter]]:
         if region:
             found.setdefault(block, []).append(parameter)
     return found
+
+
+def mean_area(boxes: Mapping[str, Tensor]) -> Tensor:
+    """Mean over blocks and images of the area of boxes (B, 4), a fraction of the map's."""
+    corners = torch.cat(list(boxes.values()))
+    return (corners[:, 2:] - corners[:, :2]).prod(1).mean()
 
 
 def _set_regions_apart(optimizer: torch.optim.Optimizer, model: nn.Module, scale: float) -> None:

@@ -76,6 +76,16 @@ def test_put_back_comes_after_the_gates() -> None:
     torch.testing.assert_close(aligned(x)[0], put_back(refined, boxes))
 
 
+def test_boxes_are_moved_in_training_only() -> None:
+    plain, shaken = (randomise(Mxa(8, MxaOptions(jitter=amount)).double()) for amount in (0.0, 0.2))
+    x = torch.randn(2, 8, 6, 6, dtype=torch.float64)
+    torch.testing.assert_close(shaken.eval()(x), plain.eval()(x))
+    one, boxes = shaken.train()(x)
+    torch.testing.assert_close(boxes, plain.train()(x)[1])  # what is told is the prediction
+    assert not torch.equal(one, shaken(x)[0])
+    assert not torch.equal(one, plain(x)[0])
+
+
 def test_the_stem_is_cropped_to_the_blocks_map() -> None:
     block = randomise(Mxa(8, MxaOptions(source="stem", region="moments"), stem_channels=4).double()).eval()
     x, stem = torch.randn(2, 8, 6, 6, dtype=torch.float64), torch.randn(2, 4, 12, 12, dtype=torch.float64)
@@ -91,7 +101,7 @@ def test_the_stem_is_cropped_to_the_blocks_map() -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"region": "moments"}, {"smoothing": 2.0}, {"put_back": True}, {"gates": False}, {"spatial_bias": 0.0}],
+    [{"region": "moments"}, {"smoothing": 2.0}, {"jitter": 0.1}, {"put_back": True}, {"gates": False}],
 )
 def test_the_loss_reaches_every_weight_with_any_option(options: dict[str, object]) -> None:
     block = randomise(Mxa(16, MxaOptions(reduction=2, **options)).double()).train()  # type: ignore[arg-type]

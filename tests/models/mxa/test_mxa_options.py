@@ -14,6 +14,8 @@ from mxa.models.mxa import MxaOptions
         ({"region_pool": 0}, "mxa_region_pool"),
         ({"min_size": 0.95}, "mxa_min_size"),
         ({"smoothing": 0.5}, "mxa_smoothing"),
+        ({"jitter": 1.0}, "mxa_jitter"),
+        ({"roi": False, "jitter": 0.1}, "mxa_jitter"),
         ({"roi": False, "gates": False}, "mxa_gates"),
         ({"roi": False, "put_back": True}, "mxa_put_back"),
     ],

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from mxa.models.mxa import bilinear_weights, put_back, roi_pool, sampling_positions
+from mxa.models.mxa.sampling import jittered
 
 
 def crop_and_resize(plane: np.ndarray, x1: int, y1: int, x2: int, y2: int) -> np.ndarray:
@@ -168,3 +169,26 @@ def test_gradient_of_putting_back_against_finite_differences() -> None:
         [[0.113, 0.217, 0.871, 0.743], [0.331, 0.047, 0.667, 0.913]], dtype=torch.float64, requires_grad=True
     )
     assert torch.autograd.gradcheck(put_back, (crop, boxes), eps=1e-7, atol=1e-5)
+
+
+def test_jittered_boxes_stay_inside_and_vary_as_told() -> None:
+    torch.manual_seed(0)
+    box = torch.tensor([[0.4, 0.3, 0.7, 0.7]], dtype=torch.float64)
+    torch.testing.assert_close(jittered(box, 0.0), box)
+    many = jittered(box.expand(20_000, 4), 0.02)
+    centre, size = (many[:, :2] + many[:, 2:]) / 2, many[:, 2:] - many[:, :2]
+    torch.testing.assert_close(centre.mean(0), torch.tensor([0.55, 0.5]).double(), atol=1e-3, rtol=0)
+    torch.testing.assert_close(size.mean(0), torch.tensor([0.3, 0.4]).double(), atol=1e-3, rtol=0)
+    for values in (centre, size):
+        torch.testing.assert_close(values.std(0), torch.full((2,), 0.02).double(), rtol=0.03, atol=0)
+    wild = jittered(torch.rand(20_000, 2).double().mul(0.5).repeat(1, 2) + torch.tensor([0, 0, 0.5, 0.4]), 0.5)
+    assert wild.min() >= -1e-9
+    assert wild.max() <= 1 + 1e-9
+    assert ((wild[:, 2:] - wild[:, :2]).amin(0) > torch.tensor([0.049, 0.039])).all()
+
+
+def test_a_jittered_boxes_gradient_is_the_boxes_own() -> None:
+    torch.manual_seed(1)
+    boxes = torch.tensor([[0.4, 0.3, 0.7, 0.7]], dtype=torch.float64, requires_grad=True)
+    jittered(boxes, 0.01).mul(torch.tensor([1.0, 2.0, 3.0, 4.0])).sum().backward()
+    torch.testing.assert_close(boxes.grad, torch.tensor([[1.0, 2.0, 3.0, 4.0]]).double())

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from mxa.models.mxa.gates import ChannelAttention, SpatialAttention
 from mxa.models.mxa.options import MxaOptions
 from mxa.models.mxa.region import MomentRegion, RegionPredictor
-from mxa.models.mxa.sampling import put_back, roi_pool
+from mxa.models.mxa.sampling import jittered, put_back, roi_pool
 
 INITIAL_SCALE = 0.01
 """Of a crop without gates: it starts as quietly as one with them."""
@@ -68,9 +68,10 @@ class Mxa(nn.Module):
                 raise ValueError("this block crops the stem's map: call the whole model, not its stages")
             source = stem
         boxes = self.region(source)
-        crop = self.project(roi_pool(source, boxes, (x.shape[2], x.shape[3]), self.options.smoothing))
+        cut = jittered(boxes, self.options.jitter) if self.training and self.options.jitter else boxes
+        crop = self.project(roi_pool(source, cut, (x.shape[2], x.shape[3]), self.options.smoothing))
         refined = self.spatial(self.channel(crop))
-        return (put_back(refined, boxes) if self.options.put_back else refined), boxes
+        return (put_back(refined, cut) if self.options.put_back else refined), boxes
 
 
 class _Scale(nn.Module):

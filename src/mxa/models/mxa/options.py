@@ -36,6 +36,9 @@ class MxaOptions:
     smoothing: float = 1.0
     """How far the crop's interpolation reaches, in pixels of the crop; more gives the box a wider view of what it would
     gain by moving."""
+    jitter: float = 0.0
+    """In training each box is moved and resized at random by this standard deviation, a fraction of the map's side: the
+    loss is then a mean over crops nearby, whose gradient reaches farther (randomised smoothing)."""
     source: str = "map"
     """What is cropped: map (the block's own, the paper's) or stem (the stem's map of twice the resolution, for blocks
     of the first stage)."""
@@ -51,9 +54,11 @@ class MxaOptions:
         _require(self.region_pool >= 1, "mxa_region_pool", self.region_pool, "at least 1")
         _require(0 < self.min_size < 0.9, "mxa_min_size", self.min_size, "between 0 and 0.9")
         _require(self.smoothing >= 1, "mxa_smoothing", self.smoothing, "at least 1")
+        _require(0 <= self.jitter < 1, "mxa_jitter", self.jitter, "from 0 to below 1")
         _require(self.roi or self.gates, "mxa_roi and mxa_gates", False, "not both off: nothing would be left")
-        alone = not self.put_back and self.source == "map" and self.smoothing == 1
-        _require(self.roi or alone, "mxa_roi", self.roi, "on, or leave mxa_put_back, mxa_source and mxa_smoothing out")
+        alone = not self.put_back and self.source == "map" and self.smoothing == 1 and self.jitter == 0
+        others = "mxa_put_back, mxa_source, mxa_smoothing and mxa_jitter"
+        _require(self.roi or alone, "mxa_roi", self.roi, f"on, or leave {others} out")
 
 
 def _require(ok: bool, name: str, value: object, need: str) -> None:

@@ -93,6 +93,24 @@ def put_back(crop: Tensor, boxes: Tensor) -> Tensor:
     return _resample(crop, _return_weights(boxes[:, 1], boxes[:, 3], H), _return_weights(boxes[:, 0], boxes[:, 2], W))
 
 
+def jittered(boxes: Tensor, deviation: float) -> Tensor:
+    """Boxes moved and resized at random, inside the map; differentiable in the boxes.
+
+    Args:
+        boxes: (B, 4) corners in [0, 1].
+        deviation: standard deviation of the change of each centre and size; sizes stay at least a tenth of what they
+            were.
+
+    Returns:
+        (B, 4); the draws are torch's of the boxes' device.
+    """
+    size = boxes[:, 2:] - boxes[:, :2]
+    centre = (boxes[:, 2:] + boxes[:, :2]) / 2 + deviation * torch.randn_like(size)
+    size = torch.minimum(torch.maximum(size + deviation * torch.randn_like(size), size / 10), torch.ones_like(size))
+    centre = torch.minimum(torch.maximum(centre, size / 2), 1 - size / 2)
+    return torch.cat([centre - size / 2, centre + size / 2], dim=1)
+
+
 def _crop_weights(low: Tensor, high: Tensor, size: int, out: int, smoothing: float) -> Tensor:
     positions = sampling_positions(low, high, size, out)
     if out >= size and smoothing == 1:  # a crop has no more pixels than the map
