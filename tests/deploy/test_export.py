@@ -30,16 +30,23 @@ def test_same_results_for_any_batch(format_name: str, batch: int) -> None:
 
 
 @pytest.mark.parametrize("format_name", FORMATS)
-def test_blocks_of_another_form_are_exported_too(format_name: str, tmp_path: Path) -> None:
-    changed = {"mxa_region": "moments", "mxa_source": "stem", "mxa_put_back": True, "mxa_stages": [0]}
+@pytest.mark.parametrize(
+    "changed",
+    [{"mxa_region": "moments", "mxa_source": "stem"}, {"mxa_regions": 2}],
+    ids=["from the stem", "two regions"],
+)
+def test_blocks_of_another_form_are_exported_too(format_name: str, changed: dict[str, object], tmp_path: Path) -> None:
+    changed = changed | {"mxa_put_back": True, "mxa_stages": [0]}
     one = classifier(options=OPTIONS | changed)
     out = tmp_path / f"model{FORMATS[format_name].suffix}"
     export_model(save(one, tmp_path / "model"), out, format_name, images())
     pixels = pictures(5)
     logits, boxes = open_predictor(out).score(pixels)
     np.testing.assert_allclose(logits, one.logits(torch.from_numpy(pixels)).numpy(), atol=1e-4, rtol=0)
-    (expected,) = one.regions(torch.from_numpy(pixels)).values()
-    np.testing.assert_allclose(boxes["stages.0.blocks.0"], expected.numpy(), atol=1e-4, rtol=0)
+    expected = one.regions(torch.from_numpy(pixels))
+    assert list(boxes) == list(expected)
+    for name, corners in expected.items():
+        np.testing.assert_allclose(boxes[name], corners.numpy(), atol=1e-4, rtol=0, err_msg=name)
 
 
 @pytest.mark.parametrize("format_name", FORMATS)

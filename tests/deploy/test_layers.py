@@ -19,6 +19,7 @@ from mxa.models.mxa import bilinear_weights, roi_pool, sampling_positions
         ("mxa_efficientvit_m1", 192, {"mxa_stages": [1, 2]}),  # 4 windows of 7 on a map of 12
         ("mxa_efficientvit_m0", 64, OPTIONS | {"mxa_region_pool": 2}),
         ("mxa_efficientvit_m0", 64, OPTIONS | {"mxa_region": "moments", "mxa_put_back": True, "mxa_smoothing": 2.0}),
+        ("mxa_efficientvit_m0", 64, OPTIONS | {"mxa_regions": 2, "mxa_put_back": True}),
         ("mxa_efficientvit_m0", 64, OPTIONS | {"mxa_source": "stem", "mxa_stages": [0], "mxa_region": "moments"}),
         ("efficientvit_m0", 64, OPTIONS),
     ],

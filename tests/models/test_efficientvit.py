@@ -106,8 +106,19 @@ def test_options_reach_the_block() -> None:
 
 
 def test_unknown_options_are_refused() -> None:
-    with pytest.raises(TypeError, match="mxa_regions"):
-        make("mxa_efficientvit_m0", mxa_regions=2)
+    with pytest.raises(TypeError, match="mxa_boxes"):
+        make("mxa_efficientvit_m0", mxa_boxes=2)
+
+
+def test_several_regions_have_names_of_their_own() -> None:
+    model = make("mxa_efficientvit_m0", mxa_regions=2, mxa_stages=(0, 1)).train()
+    logits, regions = model.forward_with_regions(torch.randn(2, 1, 224, 224))
+    blocks = ("stages.0.blocks.0", "stages.1.blocks.0", "stages.1.blocks.1")
+    assert list(regions) == list(model.region_blocks()) == [f"{b}.regions.{k}" for b in blocks for k in range(2)]
+    assert all(boxes.shape == (2, 4) for boxes in regions.values())
+    logits.square().sum().backward()
+    for name, parameter in model.named_parameters():
+        assert ".region." not in name or parameter.grad.abs().max() > 0, name
 
 
 def test_without_roi_there_are_no_regions() -> None:

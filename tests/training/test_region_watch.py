@@ -253,6 +253,16 @@ def test_a_model_without_mxa_has_none_of_this(tiny_chexpert: Path, tmp_path: Pat
     assert "regions" not in json.loads((result.model / "config.json").read_text())["training"]
 
 
+def test_each_region_of_a_block_has_its_row(tiny_chexpert: Path, tmp_path: Path) -> None:
+    config = small_config(tiny_chexpert, tmp_path / "run", replace(OPTIM, epochs=1, batch_size=8))
+    options = {"mxa_regions": 2, "mxa_stages": [0]}
+    train(replace(config, model=replace(config.model, options=options)))
+    rows = read_regions(tmp_path / "run" / "regions.csv")
+    assert [one.block for one in rows] == [f"stages.0.blocks.0.regions.{number}" for number in range(2)]
+    assert rows[0].gradient == rows[1].gradient > 0, "the block's"
+    assert rows[0].x < rows[1].x
+
+
 # -------------------------------------------------------------------- warnings
 
 

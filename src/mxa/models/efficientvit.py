@@ -45,7 +45,7 @@ class MxaMixer(ResidualDrop):
         return self.forward_with_regions(x)[0]
 
     def forward_with_regions(self, x: Tensor, stem: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """The output (B, C, H, W) and the boxes (B, 4) that were pooled, None without ROI."""
+        """The output (B, C, H, W) and the block's boxes, as :meth:`mxa.models.mxa.Mxa.forward` gives them."""
         refined, boxes = self.mxa(x, stem)
         return x + self.m(x) + refined, boxes
 
@@ -90,18 +90,20 @@ class MxaEfficientVit(EfficientVitMsra):
 
         Returns:
             logits (B, num_classes), and for each MXA block by name (``stages.0.blocks.0``) the boxes (B, 4): corners
-            x1, y1, x2, y2 in [0, 1] of the image's width and height (a block's map covers the whole image). Empty
-            where no block has a ROI.
+            x1, y1, x2, y2 in [0, 1] of the image's width and height (a block's map covers the whole image). A block
+            with several regions has an entry for each (``stages.0.blocks.0.regions.1``). Empty where no block has a
+            ROI.
         """
         features, regions = self._features_with_regions(x)
         return self.forward_head(features), regions
 
     def region_blocks(self) -> tuple[str, ...]:
-        """The names of the blocks with a box, in the network's order."""
+        """The names of the boxes, those of their blocks, in the network's order."""
         return tuple(
-            name.removesuffix(".mixer.mxa")
+            one
             for name, module in self.named_modules()
             if isinstance(module, Mxa) and module.region is not None
+            for one in box_names(name.removesuffix(".mixer.mxa"), module.options.regions)
         )
 
     def regions(self, x: Tensor) -> dict[str, Tensor]:
@@ -109,7 +111,7 @@ class MxaEfficientVit(EfficientVitMsra):
         return self.forward_with_regions(x)[1]
 
     def _features_with_regions(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        regions = {}
+        regions: dict[str, Tensor] = {}
         x, stem = self._stem(x) if self.mxa_source == "stem" else (self.patch_embed(x), None)
         for i, stage in enumerate(self.stages):
             x = stage.downsample(x)
@@ -118,7 +120,8 @@ class MxaEfficientVit(EfficientVitMsra):
                 if isinstance(block.mixer, MxaMixer):
                     x, boxes = block.mixer.forward_with_regions(x, stem)
                     if boxes is not None:
-                        regions[f"stages.{i}.blocks.{j}"] = boxes
+                        each = (boxes,) if boxes.ndim == 2 else boxes.unbind(1)
+                        regions |= zip(box_names(f"stages.{i}.blocks.{j}", len(each)), each, strict=True)
                 else:
                     x = block.mixer(x)
                 x = block.ffn1(block.dw1(x))
@@ -130,6 +133,11 @@ class MxaEfficientVit(EfficientVitMsra):
         for layer in most:
             x = layer(x)
         return last(x), x
+
+
+def box_names(block: str, regions: int) -> list[str]:
+    """Of one block's boxes."""
+    return [block] if regions == 1 else [f"{block}.regions.{number}" for number in range(regions)]
 
 
 def _load_backbone_weights(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:

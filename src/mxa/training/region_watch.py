@@ -42,7 +42,7 @@ class BlockRegions:
 
     Attributes:
         epoch: the epoch, from 0.
-        block: the block's name, such as ``stages.0.blocks.0``.
+        block: the block's name, such as ``stages.0.blocks.0``; with several regions one for each of them.
         x1, y1, x2, y2: corners of the mean box.
         area, area_spread: of the boxes' area, mean and spread.
         x, x_spread, y, y_spread: of the boxes' centre, mean and spread.
@@ -216,7 +216,7 @@ class WatchRegions(lt.Callback):
         backbone, backbone_ratio = gradients.get(BACKBONE, unknown)
         rows = []
         for block, own in boxes.items():
-            gradient, ratio = gradients.get(block, unknown)
+            gradient, ratio = gradients.get(block.partition(".regions.")[0], unknown)
             statistics = box_statistics(own, self._first.get(block))
             row = BlockRegions(
                 epoch,

@@ -45,6 +45,13 @@ def test_blocks_are_put_in_the_networks_order():
     assert one.stages == {"stage 1": names[1], "stage 2": names[0], "stage 3": names[3]}
 
 
+def test_regions_of_one_block_are_in_their_order():
+    names = [f"{BLOCK}.regions.{number}" for number in (0, 2, 10)]
+    one = located(boxes={name: np.array([BOX[0]] * 3) for name in (names[2], names[0], "stages.1.blocks.0", names[1])})
+    assert list(one.boxes) == [*names, "stages.1.blocks.0"]
+    assert one.stages == {"stage 1": names[2], "stage 2": "stages.1.blocks.0"}
+
+
 def test_the_union_is_the_smallest_box_around_all():
     first = np.tile([0.2, 0.3, 0.5, 0.6], (3, 1))
     second = np.array([[0.1, 0.4, 0.4, 0.9], [0.3, 0.35, 0.4, 0.5], [0.6, 0.0, 1.0, 0.2]])

@@ -76,6 +76,27 @@ def test_put_back_comes_after_the_gates() -> None:
     torch.testing.assert_close(aligned(x)[0], put_back(refined, boxes))
 
 
+@pytest.mark.parametrize("changes", [{}, {"put_back": True}, {"region": "moments", "smoothing": 1.5}])
+def test_several_regions_are_refined_alike_and_averaged(changes: dict[str, object]) -> None:
+    block = randomise(Mxa(8, MxaOptions(regions=3, **changes)).double()).eval()  # type: ignore[arg-type]
+    x = torch.randn(2, 8, 6, 6, dtype=torch.float64)
+    refined, boxes = block(x)
+    assert boxes.shape == (2, 3, 4)
+    expected = torch.zeros_like(x)
+    for number, predictor in enumerate(block.region.predictors):
+        own = predictor(x)
+        torch.testing.assert_close(boxes[:, number], own)
+        one = block.spatial(block.channel(roi_pool(x, own, smoothing=block.options.smoothing)))
+        expected += (put_back(one, own) if block.options.put_back else one) / 3
+    torch.testing.assert_close(refined, expected)
+
+
+def test_several_regions_start_side_by_side() -> None:
+    left, right = Mxa(64, MxaOptions(regions=2)).eval()(torch.randn(8, 64, 14, 14))[1].unbind(1)
+    torch.testing.assert_close(left, torch.tensor([0.1, 0.2, 0.7, 0.8]).expand(8, 4), atol=0.03, rtol=0)
+    torch.testing.assert_close(right, torch.tensor([0.3, 0.2, 0.9, 0.8]).expand(8, 4), atol=0.03, rtol=0)
+
+
 def test_boxes_are_moved_in_training_only() -> None:
     plain, shaken = (randomise(Mxa(8, MxaOptions(jitter=amount)).double()) for amount in (0.0, 0.2))
     x = torch.randn(2, 8, 6, 6, dtype=torch.float64)
@@ -101,7 +122,7 @@ def test_the_stem_is_cropped_to_the_blocks_map() -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"region": "moments"}, {"smoothing": 2.0}, {"jitter": 0.1}, {"put_back": True}, {"gates": False}],
+    [{"region": "moments"}, {"smoothing": 2.0}, {"jitter": 0.1}, {"put_back": True}, {"gates": False}, {"regions": 2}],
 )
 def test_the_loss_reaches_every_weight_with_any_option(options: dict[str, object]) -> None:
     block = randomise(Mxa(16, MxaOptions(reduction=2, **options)).double()).train()  # type: ignore[arg-type]

@@ -10,7 +10,7 @@ from mxa.errors import DataError
 from mxa.evaluation.metrics import BoolArray, FloatArray
 
 UNION = "union"
-_BLOCK = re.compile(r"stages\.(\d+)\.blocks\.(\d+)")
+_BLOCK = re.compile(r"stages\.(\d+)\.blocks\.(\d+)(?:\.regions\.(\d+))?")
 _ROUNDING = 1e-6
 
 
@@ -24,8 +24,9 @@ class Located:
         findings: N names; a finding of an image comes once.
         single: (N,) bool, True where the finding is the only marked one of its image.
         regions: N masks (G, G) bool on one grid over the picture, as :meth:`mxa.data.marks.Mark.region` makes them.
-        boxes: per MXA block (``stages.0.blocks.0``) boxes (N, 4), x1, y1, x2, y2 in [0, 1] of the picture, as
-            :meth:`mxa.preprocess.Preprocess.place` cuts them; rounding by 1e-6 beyond is taken back. May be empty.
+        boxes: per MXA block (``stages.0.blocks.0``) or region of one (``stages.0.blocks.0.regions.1``) boxes (N, 4),
+            x1, y1, x2, y2 in [0, 1] of the picture, as :meth:`mxa.preprocess.Preprocess.place` cuts them; rounding by
+            1e-6 beyond is taken back. May be empty.
         maps: (N, h, w) the finding's class-activation map of each case, or None.
         windows: (N, 4) left, top, right, bottom of the part of the picture that a map covers, in [0, 1] of the picture
             and beyond (:meth:`mxa.preprocess.Preprocess.window`); needed with maps.
@@ -110,12 +111,12 @@ class Located:
             raise DataError(f"{self.paths[i]}, {self.findings[i]}: {wrong(i)}")
 
 
-def _place(block: str) -> tuple[int, int]:
-    """Stage and place in it, both from 0."""
+def _place(block: str) -> tuple[int, int, int]:
+    """Stage, place in it and region, all from 0."""
     found = _BLOCK.fullmatch(block)
     if found is None:
         raise ValueError(f"{block!r} is no name of a block, such as stages.0.blocks.0")
-    return int(found[1]), int(found[2])
+    return int(found[1]), int(found[2]), int(found[3] or 0)
 
 
 def _check_cases(located: Located) -> None:

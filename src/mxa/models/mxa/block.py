@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from mxa.models.mxa.gates import ChannelAttention, SpatialAttention
 from mxa.models.mxa.options import MxaOptions
-from mxa.models.mxa.region import MomentRegion, RegionPredictor
+from mxa.models.mxa.region import SIDE_BY_SIDE, MomentRegion, RegionPredictor, SeveralRegions
 from mxa.models.mxa.sampling import jittered, put_back, roi_pool
 
 INITIAL_SCALE = 0.01
@@ -58,7 +58,8 @@ class Mxa(nn.Module):
             stem: the stem's map (B, C', 2H, 2W), for ``source: stem``.
 
         Returns:
-            F_MXA (B, C, H, W) and the boxes (B, 4), corners x1, y1, x2, y2 in [0, 1], None without ROI.
+            F_MXA (B, C, H, W) and the boxes (B, 4), with several regions (B, K, 4): corners x1, y1, x2, y2 in [0, 1];
+            None without ROI.
         """
         if self.region is None:
             return self.spatial(self.channel(x)), None
@@ -68,10 +69,20 @@ class Mxa(nn.Module):
                 raise ValueError("this block crops the stem's map: call the whole model, not its stages")
             source = stem
         boxes = self.region(source)
-        cut = jittered(boxes, self.options.jitter) if self.training and self.options.jitter else boxes
-        crop = self.project(roi_pool(source, cut, (x.shape[2], x.shape[3]), self.options.smoothing))
-        refined = self.spatial(self.channel(crop))
-        return (put_back(refined, cut) if self.options.put_back else refined), boxes
+        return self._refine(source, boxes, (x.shape[2], x.shape[3])), boxes
+
+    def _refine(self, source: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
+        """The refined crop (B, C, *size), the mean over several regions."""
+        several = self.options.regions
+        if several > 1:
+            source = source.unsqueeze(1).expand(-1, several, -1, -1, -1).flatten(0, 1)
+            boxes = boxes.flatten(0, 1)
+        if self.training and self.options.jitter:
+            boxes = jittered(boxes, self.options.jitter)
+        refined = self.spatial(self.channel(self.project(roi_pool(source, boxes, size, self.options.smoothing))))
+        if self.options.put_back:
+            refined = put_back(refined, boxes)
+        return refined if several == 1 else refined.unflatten(0, (-1, several)).mean(1)
 
 
 class _Scale(nn.Module):
@@ -87,9 +98,19 @@ class _Scale(nn.Module):
 
 
 def _make_region(channels: int, options: MxaOptions) -> nn.Module:
+    if options.regions == 1:
+        return _make_predictor(channels, options)
+    places = [(number + 0.5) / options.regions for number in range(options.regions)]
+    return SeveralRegions(
+        [_make_predictor(channels, options, initial_size=SIDE_BY_SIDE, initial_place=place) for place in places]
+    )
+
+
+def _make_predictor(channels: int, options: MxaOptions, **start: float) -> nn.Module:
+    reduction, least, pool = options.region_reduction, options.min_size, options.region_pool
     if options.region == "moments":
-        return MomentRegion(channels, options.region_reduction, options.min_size, options.region_pool)
-    return RegionPredictor(channels, options.region_reduction, options.min_size, pool=options.region_pool)
+        return MomentRegion(channels, reduction, least, pool)
+    return RegionPredictor(channels, reduction, least, pool=pool, **start)
 
 
 def _project(source: int, channels: int) -> nn.Sequential:

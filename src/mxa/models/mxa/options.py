@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from mxa.models.mxa.gates import INITIAL_SPATIAL_BIAS
+from mxa.models.mxa.region import SIDE_BY_SIDE
 
 REGIONS = ("mean", "moments")
 SOURCES = ("map", "stem")
@@ -31,6 +32,9 @@ class MxaOptions:
     region: str = "mean"
     """How the box is predicted: mean (the paper's: a linear layer behind the mean over the map) or moments (centroid
     and spread of a region map)."""
+    regions: int = 1
+    """Boxes per image, each of a predictor of its own; their crops are refined by the same gates and averaged. Those of
+    ``region: mean`` start side by side."""
     min_size: float = 0.1
     """Smallest width and height of the box, a fraction of the map's."""
     smoothing: float = 1.0
@@ -52,12 +56,19 @@ class MxaOptions:
         _require(self.source in SOURCES, "mxa_source", self.source, f"one of {', '.join(SOURCES)}")
         _require(self.spatial_kernel % 2 == 1, "mxa_spatial_kernel", self.spatial_kernel, "odd")
         _require(self.region_pool >= 1, "mxa_region_pool", self.region_pool, "at least 1")
-        _require(0 < self.min_size < 0.9, "mxa_min_size", self.min_size, "between 0 and 0.9")
+        _require(self.regions >= 1, "mxa_regions", self.regions, "at least 1")
+        _require(
+            0 < self.min_size < (0.9 if self.regions == 1 else SIDE_BY_SIDE),
+            "mxa_min_size",
+            self.min_size,
+            "between 0 and 0.9, or 0.6 with mxa_regions",
+        )
         _require(self.smoothing >= 1, "mxa_smoothing", self.smoothing, "at least 1")
         _require(0 <= self.jitter < 1, "mxa_jitter", self.jitter, "from 0 to below 1")
         _require(self.roi or self.gates, "mxa_roi and mxa_gates", False, "not both off: nothing would be left")
-        alone = not self.put_back and self.source == "map" and self.smoothing == 1 and self.jitter == 0
-        others = "mxa_put_back, mxa_source, mxa_smoothing and mxa_jitter"
+        alone = not self.put_back and self.source == "map" and self.smoothing == 1
+        alone = alone and self.jitter == 0 and self.regions == 1
+        others = "mxa_put_back, mxa_source, mxa_smoothing, mxa_jitter and mxa_regions"
         _require(self.roi or alone, "mxa_roi", self.roi, f"on, or leave {others} out")
 
 

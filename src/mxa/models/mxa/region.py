@@ -1,10 +1,14 @@
 """Where to look: predictors of one box per image from a feature map [4.1]."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
+
+SIDE_BY_SIDE = 0.6
+"""Width and height at the start of boxes that have neighbours."""
 
 
 class _MapFeatures(nn.Module):
@@ -43,6 +47,7 @@ class RegionPredictor(_MapFeatures):
         reduction: the convolution has ``max(8, C // reduction)`` output channels.
         min_size: smallest width and height of the box, a fraction of the map's, in (0, 1).
         initial_size: width and height of the box at the start, in (min_size, 1).
+        initial_place: where it lies from left to right at the start, in the room that its size leaves, in (0, 1).
         pool: the map is averaged over windows of this side before the convolution, most of the block's time otherwise;
             1 convolves the map itself, the paper's form. It changes what the predictor can see, not only its speed.
     """
@@ -54,16 +59,16 @@ class RegionPredictor(_MapFeatures):
         min_size: float = 0.1,
         initial_size: float = 0.9,
         pool: int = 1,
+        initial_place: float = 0.5,
     ) -> None:
         super().__init__(channels, reduction, min_size, pool)
         if not min_size < initial_size < 1:
             raise ValueError(f"need min_size < initial_size < 1, got {min_size} and {initial_size}")
         self.head = nn.Linear(self.hidden, 4)
-        fraction = (initial_size - min_size) / (1 - min_size)
-        logit = math.log(fraction / (1 - fraction))
+        size = _logit((initial_size - min_size) / (1 - min_size))
         nn.init.trunc_normal_(self.head.weight, std=0.02)
         with torch.no_grad():
-            self.head.bias.copy_(torch.tensor([logit, logit, 0.0, 0.0]))
+            self.head.bias.copy_(torch.tensor([size, size, _logit(initial_place), 0.0]))
 
     def forward(self, x: Tensor) -> Tensor:
         """Predict the boxes.
@@ -125,3 +130,23 @@ class MomentRegion(_MapFeatures):
         centre = weight @ pixels
         variance = (weight * (pixels - centre.unsqueeze(1)).square()).sum(1)
         return centre, (12 * variance + self.min_size**2).sqrt()
+
+
+class SeveralRegions(nn.Module):
+    """K boxes per image, each predicted by a module of its own.
+
+    Args:
+        predictors: K predictors of one box.
+    """
+
+    def __init__(self, predictors: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.predictors = nn.ModuleList(predictors)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Predict the boxes: (B, C, H, W) -> (B, K, 4)."""
+        return torch.stack([predictor(x) for predictor in self.predictors], dim=1)
+
+
+def _logit(p: float) -> float:
+    return math.log(p / (1 - p))
