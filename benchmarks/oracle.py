@@ -12,6 +12,7 @@ nothing of its finding. In training a step shows each image one of its boxes; sc
     map     the same, box told
     stem    a block in the first stage only, crop from the stem's map of twice the resolution, box told
     image   the same, crop from the picture and through a patch embedding of its own, box told
+    crop    no block; the network sees nothing but the crop, enlarged to the picture's size: what a region can tell
 
 Told arms are also scored with all boxes drawn from other images ("elsewhere"): what they owe to the right place.
 """
@@ -61,8 +62,9 @@ ARMS: dict[str, tuple[str, dict[str, Any]]] = {
     "map": ("mxa_efficientvit_m0", OPEN),
     "stem": ("mxa_efficientvit_m0", {"mxa_source": "stem", **FIRST}),
     "image": ("mxa_efficientvit_m0", FIRST),
+    "crop": ("efficientvit_m0", {}),
 }
-TOLD = ("map", "stem", "image")
+TOLD = ("map", "stem", "image", "crop")
 SIZE = 128
 LEAST = 0.25
 """A told box is at least this wide and high: two pixels of the first stage's map."""
@@ -129,6 +131,7 @@ class Student(nn.Module):
         name, options = ARMS[arm]
         self.network = build_model(name, labels, SIZE, options=options).to(memory_format=torch.channels_last)
         self.told = Told()
+        self.sees_crop = arm == "crop"
         if arm in TOLD:
             for module in self.network.modules():
                 if isinstance(module, Mxa):
@@ -144,7 +147,7 @@ class Student(nn.Module):
         self.told.boxes = boxes
         if self.crop is not None:
             self.crop.pictures = pictures
-        logits: Tensor = self.network(pictures)
+        logits: Tensor = self.network(roi_pool(pictures, boxes) if self.sees_crop else pictures)
         return logits
 
 

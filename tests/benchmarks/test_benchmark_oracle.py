@@ -8,6 +8,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as nnf
 from sklearn.metrics import roc_auc_score
 
 from mxa.data.marks import read_marks
@@ -49,14 +50,25 @@ def test_own_boxes_hold_the_marks_and_others_are_drawn(oracle: ModuleType, root:
             assert not itself.any() or len(known) < len(own), "nobody draws his own"
 
 
-@pytest.mark.parametrize("arm", ["map", "stem", "image"])
+def crop(picture: torch.Tensor, box: torch.Tensor) -> torch.Tensor:
+    """By slicing; the edges must be those of pixels."""
+    x1, y1, x2, y2 = (box * picture.shape[-1]).round().int().tolist()
+    part = picture[None, :, y1:y2, x1:x2]
+    return nnf.interpolate(part, picture.shape[-2:], mode="bilinear", align_corners=False)[0]
+
+
+@pytest.mark.parametrize("arm", ["map", "stem", "image", "crop"])
 def test_a_told_arm_looks_where_it_is_told(oracle: ModuleType, arm: str) -> None:
     torch.manual_seed(0)
     student = oracle.Student(arm, 14).eval()
     pictures = torch.randn(2, 1, oracle.SIZE, oracle.SIZE)
-    here = torch.tensor([[0.0, 0.0, 0.3, 0.3], [0.5, 0.4, 0.9, 0.8]])
+    here = torch.tensor([[0.0, 0.0, 0.25, 0.375], [0.5, 0.375, 0.875, 0.75]])
     there = here.flip(0)
     assert not torch.allclose(student(pictures, here), student(pictures, there))
+    if arm == "crop":
+        expected = student.network(torch.stack([crop(*one) for one in zip(pictures, here, strict=True)]))
+        torch.testing.assert_close(student(pictures, here), expected, atol=1e-4, rtol=1e-3)
+        return
     shown = student.network.forward_with_regions(pictures)[1]
     assert shown
     assert all(torch.equal(boxes, there) for boxes in shown.values())
