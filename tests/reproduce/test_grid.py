@@ -280,6 +280,7 @@ def test_the_figures_are_those_of_the_predictions(finished: ReproduceConfig) -> 
             assert cell.areas[k].micro.estimate[0] == pytest.approx(pooled, abs=1e-12)
         assert len(cell.epochs[0]) == 2
     assert summary.cells["mxa"].parameters > summary.cells["baseline"].parameters > 1_000_000
+    assert summary.cells["mxa"].flop > summary.cells["baseline"].flop > 1_000_000
 
 
 def test_the_paired_interval_is_that_of_the_seed_averaged_difference(finished: ReproduceConfig) -> None:

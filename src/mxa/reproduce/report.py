@@ -185,6 +185,7 @@ def _numbers(config: ReproduceConfig, summary: Summary, found: list[Change]) -> 
             "runs": list(cell.runs),
             "mean": {name: _interval(over_seeds(cell.values(name))) for name in FIGURES},
             "parameters": cell.parameters,
+            "flop_per_image": cell.flop,
             "images_per_s": cell.images_per_s,
             "against": versus or None,
             "change": _change(cell.average().minus(summary.cells[versus].average()), config, summary)

@@ -22,6 +22,8 @@ from mxa.evaluation.intervals import Interval
 from mxa.evaluation.metrics import FloatArray
 from mxa.evaluation.predictions import read_csv
 from mxa.labels import LabelSet
+from mxa.models.artifact import load
+from mxa.models.cost import forward_flop
 from mxa.reproduce.config import ReproduceConfig
 
 FIGURES = ("loss", "accuracy", "f1_micro", "auroc_micro", "auroc_macro")
@@ -56,6 +58,7 @@ class CellSummary:
         epochs: per seed the validation micro AUROC of the raw weights after each epoch.
         images_per_s: training speed, median over epochs and seeds.
         parameters: of the network.
+        flop: of the network for one image, see :func:`mxa.models.cost.forward_flop`.
     """
 
     key: str
@@ -65,6 +68,7 @@ class CellSummary:
     epochs: tuple[tuple[float, ...], ...]
     images_per_s: float
     parameters: int
+    flop: int
 
     def values(self, figure: str, finding: str | None = None) -> FloatArray:
         """(seeds,) of a figure, or of a finding's AUROC; NaN where undefined."""
@@ -107,6 +111,7 @@ def summarise(config: ReproduceConfig) -> Summary:
 def _cell(config: ReproduceConfig, key: str, table: Table, draws: Draws) -> CellSummary:
     folders = [Path(config.run(key, seed).out) for seed in config.seeds]
     histories = [_history(folder) for folder in folders]
+    one = load(folders[0] / "model")
     return CellSummary(
         key,
         config.title(key),
@@ -114,7 +119,8 @@ def _cell(config: ReproduceConfig, key: str, table: Table, draws: Draws) -> Cell
         tuple(_areas(folder / config.split / "predictions.csv", table, draws) for folder in folders),
         tuple(tuple(float(row["val/auroc_micro"]) for row in rows) for rows in histories),
         float(np.median([float(row["images_per_s"]) for rows in histories for row in rows])),
-        json.loads((folders[0] / "model" / "config.json").read_text(encoding="utf-8"))["parameters"],
+        sum(parameter.numel() for parameter in one.model.parameters()),
+        forward_flop(one.model, one.preprocess.size),
     )
 
 

@@ -39,6 +39,7 @@ def ablation(config: ReproduceConfig, summary: Summary) -> Table:
         "Change of micro AUROC",
         "Change of macro AUROC",
         "Parameters",
+        "MFLOP per image",
         "Images/s in training",
         "Paper (CheXpert): loss",
         "micro AUROC",
@@ -52,7 +53,7 @@ def ablation(config: ReproduceConfig, summary: Summary) -> Table:
             difference = cell.average().minus(other.average())
             gain = (other.title, signed(difference.micro.interval()), signed(difference.macro.interval()))
         own = (spread(cell.values(name)) for name in ("loss", "auroc_micro", "auroc_macro"))
-        cost = (cell.parameters, round(cell.images_per_s))
+        cost = (cell.parameters, round(cell.flop / 1e6), round(cell.images_per_s))
         rows.append((cell.title, *own, *gain, *cost, quote(paper.ablation_loss), quote(paper.ablation_auroc)))
     caption = (
         f"Table 4. {SPREAD}. Changes: mean over the seeds of the paired difference, with its 95% interval over "
