@@ -13,6 +13,8 @@ nothing of its finding. In training a step shows each image one of its boxes; sc
     stem    a block in the first stage only, crop from the stem's map of twice the resolution, box told
     image   the same, crop from the picture and through a patch embedding of its own, box told
     crop    no block; the network sees nothing but the crop, enlarged to the picture's size: what a region can tell
+    late    no block; a second network sees the crop at half the picture's size, logits are added, box told
+    learnt  the same, box from the moments of a map, predicted from the patch embedding
 
 Told arms are also scored with all boxes drawn from other images ("elsewhere"): what they owe to the right place.
 """
@@ -46,6 +48,7 @@ from mxa.labels import LabelPolicy
 from mxa.models.build import build_model
 from mxa.models.efficientvit import MxaEfficientVit
 from mxa.models.mxa import Mxa
+from mxa.models.mxa.region import MomentRegion
 from mxa.models.mxa.sampling import roi_pool
 from mxa.preprocess import Preprocess
 from mxa.training.clipping import AdaptiveClip
@@ -63,9 +66,12 @@ ARMS: dict[str, tuple[str, dict[str, Any]]] = {
     "stem": ("mxa_efficientvit_m0", {"mxa_source": "stem", **FIRST}),
     "image": ("mxa_efficientvit_m0", FIRST),
     "crop": ("efficientvit_m0", {}),
+    "late": ("efficientvit_m0", {}),
+    "learnt": ("efficientvit_m0", {}),
 }
-TOLD = ("map", "stem", "image", "crop")
-SIZE = 128
+TOLD = ("map", "stem", "image", "crop", "late")
+SIZE, LOOK, EMBEDDED = 128, 64, 64
+"""Sides of the picture and of the second look in pixels; channels of the patch embedding."""
 LEAST = 0.25
 """A told box is at least this wide and high: two pixels of the first stage's map."""
 BATCH = 32
@@ -132,6 +138,8 @@ class Student(nn.Module):
         self.network = build_model(name, labels, SIZE, options=options).to(memory_format=torch.channels_last)
         self.told = Told()
         self.sees_crop = arm == "crop"
+        self.look = build_model(name, labels, LOOK) if arm in ("late", "learnt") else None
+        self.region = MomentRegion(EMBEDDED) if arm == "learnt" else None
         if arm in TOLD:
             for module in self.network.modules():
                 if isinstance(module, Mxa):
@@ -148,6 +156,9 @@ class Student(nn.Module):
         if self.crop is not None:
             self.crop.pictures = pictures
         logits: Tensor = self.network(roi_pool(pictures, boxes) if self.sees_crop else pictures)
+        if self.look is not None:
+            cut = boxes if self.region is None else self.region(self.network.get_submodule("patch_embed")(pictures))
+            logits = logits + self.look(roi_pool(pictures, cut, (LOOK, LOOK)))
         return logits
 
 

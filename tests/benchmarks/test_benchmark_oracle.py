@@ -50,14 +50,14 @@ def test_own_boxes_hold_the_marks_and_others_are_drawn(oracle: ModuleType, root:
             assert not itself.any() or len(known) < len(own), "nobody draws his own"
 
 
-def crop(picture: torch.Tensor, box: torch.Tensor) -> torch.Tensor:
-    """By slicing; the edges must be those of pixels."""
+def crop(picture: torch.Tensor, box: torch.Tensor, side: int) -> torch.Tensor:
+    """By slicing; the edges must be those of pixels, and the side no smaller than the crop."""
     x1, y1, x2, y2 = (box * picture.shape[-1]).round().int().tolist()
     part = picture[None, :, y1:y2, x1:x2]
-    return nnf.interpolate(part, picture.shape[-2:], mode="bilinear", align_corners=False)[0]
+    return nnf.interpolate(part, (side, side), mode="bilinear", align_corners=False)[0]
 
 
-@pytest.mark.parametrize("arm", ["map", "stem", "image", "crop"])
+@pytest.mark.parametrize("arm", ["map", "stem", "image", "crop", "late"])
 def test_a_told_arm_looks_where_it_is_told(oracle: ModuleType, arm: str) -> None:
     torch.manual_seed(0)
     student = oracle.Student(arm, 14).eval()
@@ -65,14 +65,23 @@ def test_a_told_arm_looks_where_it_is_told(oracle: ModuleType, arm: str) -> None
     here = torch.tensor([[0.0, 0.0, 0.25, 0.375], [0.5, 0.375, 0.875, 0.75]])
     there = here.flip(0)
     assert not torch.allclose(student(pictures, here), student(pictures, there))
-    if arm == "crop":
-        expected = student.network(torch.stack([crop(*one) for one in zip(pictures, here, strict=True)]))
+    if arm in ("crop", "late"):
+        crops = torch.stack(
+            [crop(*one, side=oracle.LOOK if arm == "late" else oracle.SIZE) for one in zip(pictures, here, strict=False)]
+        )
+        expected = student.network(crops) if arm == "crop" else student.network(pictures) + student.look(crops)
         torch.testing.assert_close(student(pictures, here), expected, atol=1e-4, rtol=1e-3)
         return
     shown = student.network.forward_with_regions(pictures)[1]
     assert shown
     assert all(torch.equal(boxes, there) for boxes in shown.values())
     assert not any(".region." in name for name, _ in student.network.named_parameters()), "nothing left to predict with"
+
+
+def test_a_learnt_second_look_trains_its_region(oracle: ModuleType) -> None:
+    student = oracle.Student("learnt", 14).train()
+    student(torch.randn(4, 1, oracle.SIZE, oracle.SIZE), torch.zeros(4, 4)).square().sum().backward()
+    assert all(parameter.grad.abs().max() > 0 for parameter in student.region.parameters())
 
 
 def test_scores_and_summary(oracle: ModuleType, root: Path, tmp_path: Path) -> None:
