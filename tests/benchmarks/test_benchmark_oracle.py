@@ -67,7 +67,10 @@ def test_a_told_arm_looks_where_it_is_told(oracle: ModuleType, arm: str) -> None
     assert not torch.allclose(student(pictures, here), student(pictures, there))
     if arm in ("crop", "late"):
         crops = torch.stack(
-            [crop(*one, side=oracle.LOOK if arm == "late" else oracle.SIZE) for one in zip(pictures, here, strict=False)]
+            [
+                crop(*one, side=oracle.LOOK if arm == "late" else oracle.SIZE)
+                for one in zip(pictures, here, strict=False)
+            ]
         )
         expected = student.network(crops) if arm == "crop" else student.network(pictures) + student.look(crops)
         torch.testing.assert_close(student(pictures, here), expected, atol=1e-4, rtol=1e-3)

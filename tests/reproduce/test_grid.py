@@ -167,6 +167,17 @@ def test_other_options_are_refused(finished: ReproduceConfig) -> None:
         run_grid(replace(finished, cells=cells))
 
 
+def test_an_option_that_is_new_has_its_default(
+    copied: Path, finished: ReproduceConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, "train", lambda *_, **__: pytest.fail("trained again"))
+    for file in (copied / "reproduce.yaml", *copied.glob("cells/*/*/config.yaml")):
+        options = yaml.safe_load(file.read_text())
+        del options.get("base", options)["optim"]["region_area"]
+        file.write_text(yaml.safe_dump(options))
+    run_grid(finished)
+
+
 def test_a_grid_grows(copied: Path, finished: ReproduceConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     """A cell and a seed more are trained, another split is scored; what is there stays."""
     trained = []

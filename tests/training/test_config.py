@@ -11,7 +11,7 @@ from mxa.cli.training import _train_parser
 from mxa.demo import MODELS, demo_config
 from mxa.errors import ConfigError
 from mxa.models.xrv import CONTRACT
-from mxa.training.config import KdConfig, ModelConfig, OptimConfig, TrainConfig
+from mxa.training.config import KdConfig, ModelConfig, OptimConfig, TrainConfig, since_then
 
 # A grid's files are of another kind: tests/reproduce/test_reproduce_config.py.
 CONFIGS = sorted(file for file in (REPOSITORY / "configs").glob("*.yaml") if not file.stem.startswith("reproduce"))
@@ -129,3 +129,14 @@ def test_learning_rate_scales_with_the_batch() -> None:
 def test_wrong_values_are_named(make: object, named: str) -> None:
     with pytest.raises(ConfigError, match=named):
         make()  # type: ignore[operator]
+
+
+def test_what_was_stored_before_an_option_existed_gets_its_default() -> None:
+    config = TrainConfig(optim=OptimConfig(lr=0.5), model=ModelConfig(options={"drop_rate": 0.1}))
+    stored = config.to_dict()
+    del stored["compile"], stored["optim"]["agc"]
+    stored["data"]["policy"]["per_finding"] = {"Edema": "u-ones"}
+    wanted = config.to_dict()
+    wanted["data"]["policy"]["per_finding"] = {"Edema": "u-ones"}
+    assert since_then(stored) == wanted
+    assert since_then({**stored, "odd": 1}) == {**wanted, "odd": 1}

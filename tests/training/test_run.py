@@ -364,6 +364,12 @@ def test_resume_needs_a_checkpoint_and_the_same_configuration(config: TrainConfi
     with pytest.raises(DataError, match="the data have changed"):
         train(config, resume=True)
     data.write_text(told)
+    stored = Path(config.out) / "config.yaml"
+    options = yaml.safe_load(stored.read_text())
+    del options["compile"], options["optim"]["region_area"]
+    stored.write_text(yaml.safe_dump(options))  # as before these options existed
+    with pytest.raises(ConfigError, match="configuration differs"):
+        train(replace(config, optim=replace(config.optim, region_area=0.1)), resume=True)
     assert train(config, resume=True).validation == finished.validation
 
 

@@ -21,7 +21,7 @@ from mxa.models.artifact import load
 from mxa.predict import predict_dataset
 from mxa.reproduce.config import ReproduceConfig
 from mxa.training.callbacks import TrainingInterrupted
-from mxa.training.config import TrainConfig
+from mxa.training.config import TrainConfig, since_then
 from mxa.training.loaders import make_dataset
 from mxa.training.run import state, train
 from mxa.training.teacher_cache import fill_cache
@@ -71,6 +71,7 @@ def _claim_folder(config: ReproduceConfig) -> None:
 
 def _differing(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
     """The options, and cells of both, that are not as they were."""
+    stored = {**stored, "base": _plain(since_then(stored.get("base", {})))}
     names = [name for name in wanted if name not in (*FREE, "cells") and stored.get(name) != wanted[name]]
     known = stored.get("cells", {})
     return names + [f"cells.{key}" for key, cell in wanted["cells"].items() if known.get(key, cell) != cell]

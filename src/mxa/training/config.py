@@ -4,6 +4,7 @@ The defaults are the paper's [6.2, 6.3]. Where the paper's text leaves a choice,
 made.
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -230,3 +231,20 @@ class TrainConfig:
     def to_dict(self) -> dict[str, Any]:
         """Plain nested values, for YAML and JSON."""
         return asdict(self)
+
+
+def since_then(stored: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """A stored configuration with the defaults of options that did not exist when it was stored.
+
+    Args:
+        stored: of :meth:`TrainConfig.to_dict`, or what YAML has made of it.
+        defaults: of the same options; a run's own if None.
+    """
+    defaults = TrainConfig().to_dict() if defaults is None else defaults
+    known = {
+        name: since_then(value, defaults[name])
+        if isinstance(value, Mapping) and isinstance(defaults.get(name), Mapping)
+        else value
+        for name, value in stored.items()
+    }
+    return {**known, **{name: value for name, value in defaults.items() if name not in stored}}

@@ -44,7 +44,7 @@ from mxa.evaluation.tuning import tune
 from mxa.models.artifact import CONFIG_FILE, Architecture, Classifier, load, save
 from mxa.predict import predict_dataset
 from mxa.training.callbacks import History, StopPolitely
-from mxa.training.config import TrainConfig
+from mxa.training.config import TrainConfig, since_then
 from mxa.training.distillation import Distiller, make_distiller, open_teacher
 from mxa.training.distributed import Place, disbanding, from_first
 from mxa.training.initial import initial_model
@@ -235,7 +235,7 @@ def _checkpoint(folder: Path, config: TrainConfig) -> Path:
 
 def _refuse_other_config(folder: Path, config: TrainConfig) -> None:
     stored = folder / "config.yaml"
-    if stored.read_text(encoding="utf-8") != _as_yaml(config):
+    if _plain(since_then(yaml.safe_load(stored.read_text(encoding="utf-8")))) != _plain(config.to_dict()):
         raise ConfigError(
             f"the configuration differs from {stored}; resume with the options the run was started with, or use "
             "another out"
