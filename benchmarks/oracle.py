@@ -15,6 +15,7 @@ nothing of its finding. In training a step shows each image one of its boxes; sc
     crop    no block; the network sees nothing but the crop, enlarged to the picture's size: what a region can tell
     late    no block; a second network sees the crop at half the picture's size, logits are added, box told
     learnt  the same, box from the moments of a map, predicted from the patch embedding
+    whole   the same, box the whole picture: what the second network alone brings
 
 Told arms are also scored with all boxes drawn from other images ("elsewhere"): what they owe to the right place.
 """
@@ -68,6 +69,7 @@ ARMS: dict[str, tuple[str, dict[str, Any]]] = {
     "crop": ("efficientvit_m0", {}),
     "late": ("efficientvit_m0", {}),
     "learnt": ("efficientvit_m0", {}),
+    "whole": ("efficientvit_m0", {}),
 }
 TOLD = ("map", "stem", "image", "crop", "late")
 SIZE, LOOK, EMBEDDED = 128, 64, 64
@@ -107,6 +109,14 @@ class Told(nn.Module):
         return self.boxes
 
 
+class Whole(nn.Module):
+    """A region predictor that knows one box."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, 4)."""
+        return x.new_tensor([[0.0, 0.0, 1.0, 1.0]]).expand(len(x), 4)
+
+
 class PictureCrop(nn.Module):
     """An MXA block whose map is that of the picture's crop: (B, C, H, W) -> F_MXA and boxes, as the block."""
 
@@ -138,8 +148,8 @@ class Student(nn.Module):
         self.network = build_model(name, labels, SIZE, options=options).to(memory_format=torch.channels_last)
         self.told = Told()
         self.sees_crop = arm == "crop"
-        self.look = build_model(name, labels, LOOK) if arm in ("late", "learnt") else None
-        self.region = MomentRegion(EMBEDDED) if arm == "learnt" else None
+        self.look = build_model(name, labels, LOOK) if arm in ("late", "learnt", "whole") else None
+        self.region = {"learnt": MomentRegion(EMBEDDED), "whole": Whole()}.get(arm)
         if arm in TOLD:
             for module in self.network.modules():
                 if isinstance(module, Mxa):

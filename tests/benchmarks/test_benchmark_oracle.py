@@ -87,6 +87,15 @@ def test_a_learnt_second_look_trains_its_region(oracle: ModuleType) -> None:
     assert all(parameter.grad.abs().max() > 0 for parameter in student.region.parameters())
 
 
+def test_a_second_look_at_the_whole_is_told_nothing(oracle: ModuleType) -> None:
+    student = oracle.Student("whole", 14).eval()
+    pictures = torch.randn(2, 1, oracle.SIZE, oracle.SIZE)
+    whole = torch.tensor([0.0, 0.0, 1.0, 1.0]).expand(2, 4)
+    expected = student.network(pictures) + student.look(oracle.roi_pool(pictures, whole, (oracle.LOOK, oracle.LOOK)))
+    for boxes in (torch.zeros(2, 4), torch.full((2, 4), 0.5)):
+        torch.testing.assert_close(student(pictures, boxes), expected)
+
+
 def test_scores_and_summary(oracle: ModuleType, root: Path, tmp_path: Path) -> None:
     file = tmp_path / "oracle.json"
     command = [str(root), "--arms", "plain", "map", "--epochs", "1", "--replicates", "50", "--json", str(file)]
