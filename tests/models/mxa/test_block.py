@@ -69,6 +69,22 @@ def test_without_gates_the_crop_is_scaled_by_channel() -> None:
     torch.testing.assert_close(block(x)[0][:, 3], 2 * roi_pool(x, boxes)[:, 3])
 
 
+@pytest.mark.parametrize(
+    ("options", "start"),
+    [({}, -4), ({"variant": "mxa2"}, 0), ({"variant": "mxa2", "spatial_bias": -1.0}, -1), ({"spatial_bias": 0.5}, 0.5)],
+)
+def test_the_variant_says_where_the_gate_starts(options: dict[str, object], start: float) -> None:
+    assert Mxa(8, MxaOptions(**options)).spatial.conv.bias.item() == start  # type: ignore[arg-type]
+
+
+def test_mxa2_is_the_papers_block_but_for_its_start() -> None:
+    paper, second = (Mxa(16, MxaOptions(variant=name)).eval() for name in ("paper", "mxa2"))
+    x = torch.randn(2, 16, 7, 7)
+    second.load_state_dict(paper.state_dict())
+    torch.testing.assert_close(second(x), paper(x))
+    assert Mxa(16).options.variant == "paper"
+
+
 def test_put_back_comes_after_the_gates() -> None:
     plain, aligned = (randomise(Mxa(8, MxaOptions(put_back=on)).double()).eval() for on in (False, True))
     x = torch.randn(2, 8, 6, 6, dtype=torch.float64)

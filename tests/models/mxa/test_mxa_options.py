@@ -10,6 +10,7 @@ from mxa.models.mxa import MxaOptions
     [
         ({"region": "middle"}, "mxa_region"),
         ({"source": "image"}, "mxa_source"),
+        ({"variant": "mxa3"}, "mxa_variant"),
         ({"spatial_kernel": 4}, "mxa_spatial_kernel"),
         ({"region_pool": 0}, "mxa_region_pool"),
         ({"min_size": 0.95}, "mxa_min_size"),

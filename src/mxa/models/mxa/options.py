@@ -7,6 +7,8 @@ from mxa.models.mxa.region import SIDE_BY_SIDE
 
 REGIONS = ("mean", "moments")
 SOURCES = ("map", "stem")
+VARIANTS = {"paper": INITIAL_SPATIAL_BIAS, "mxa2": 0.0}
+"""Where each variant's spatial gate starts."""
 
 
 @dataclass(frozen=True)
@@ -17,6 +19,8 @@ class MxaOptions:
         ValueError: a field has an impossible value, or fields contradict each other.
     """
 
+    variant: str = "paper"
+    """paper, or mxa2: the same block, but its spatial gate starts half open instead of nearly shut (docs/block.md)."""
     reduction: int = 16
     """r of the channel attention."""
     spatial_kernel: int = 7
@@ -48,10 +52,12 @@ class MxaOptions:
     of the first stage)."""
     put_back: bool = False
     """Put the refined crop back to where it was cut out, so that it adds to the attention's output of that place."""
-    spatial_bias: float = INITIAL_SPATIAL_BIAS
-    """Where the spatial gate's bias starts; -4 lets a fresh block add 1% of its input."""
+    spatial_bias: float | None = None
+    """Where the spatial gate's bias starts; None is the variant's own: -4, which lets a fresh block add 1% of its
+    input, or with mxa2 0, which lets it add 25%."""
 
     def __post_init__(self) -> None:
+        _require(self.variant in VARIANTS, "mxa_variant", self.variant, f"one of {', '.join(VARIANTS)}")
         _require(self.region in REGIONS, "mxa_region", self.region, f"one of {', '.join(REGIONS)}")
         _require(self.source in SOURCES, "mxa_source", self.source, f"one of {', '.join(SOURCES)}")
         _require(self.spatial_kernel % 2 == 1, "mxa_spatial_kernel", self.spatial_kernel, "odd")
@@ -70,6 +76,11 @@ class MxaOptions:
         alone = alone and self.jitter == 0 and self.regions == 1
         others = "mxa_put_back, mxa_source, mxa_smoothing, mxa_jitter and mxa_regions"
         _require(self.roi or alone, "mxa_roi", self.roi, f"on, or leave {others} out")
+
+    @property
+    def gate_start(self) -> float:
+        """The spatial gate's bias at the start."""
+        return VARIANTS[self.variant] if self.spatial_bias is None else self.spatial_bias
 
 
 def _require(ok: bool, name: str, value: object, need: str) -> None:
