@@ -278,7 +278,7 @@ def _change_tones(image: Tensor, layer: Layer) -> Tensor:
     if len(layer.counted):
         own = _counted_tables(_histogram(flat[: len(layer.counted)]), layer.counted, layer.contrast)
         table = torch.cat([own, table])
-    # Numbers of 32 bits in one long table: gather would want 64 and take twice the time.
+    # Numbers of 32 bits in one long table: gather would want 64 of each pixel, eight times the picture's memory.
     return table.flatten().index_select(0, _places(flat).flatten()).view_as(image)
 
 
