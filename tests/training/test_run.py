@@ -205,15 +205,15 @@ def test_signals_are_given_back(config: TrainConfig, monkeypatch: pytest.MonkeyP
 
 
 def test_a_loss_that_is_not_finite_names_the_images(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = ClassifierModule.forward
+    original = ClassifierModule._see
     seen: list[int] = []
 
-    def forward(self: ClassifierModule, image: torch.Tensor) -> torch.Tensor:
+    def see(self: ClassifierModule, image: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         seen.append(1)
-        logits = original(self, image)
-        return logits * float("nan") if len(seen) == 4 else logits
+        logits, boxes = original(self, image)
+        return logits * float("nan") if len(seen) == 4 else logits, boxes
 
-    monkeypatch.setattr(ClassifierModule, "forward", forward)
+    monkeypatch.setattr(ClassifierModule, "_see", see)
     with pytest.raises(DataError, match=r"NaN in epoch 0 near step 3.*train/patient\d+/study1/view") as caught:
         train(config)
     assert str(caught.value).count("/study1/") == 8
