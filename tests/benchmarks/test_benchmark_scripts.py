@@ -223,7 +223,9 @@ class TestRecord:
             bench.positive(text)
 
     def test_every_script_is_in_make_bench(self) -> None:
-        scripts = {file.stem for file in BENCHMARKS.glob("*.py") if "def main(argv" in file.read_text(encoding="utf-8")}
+        """But for the experiment that times nothing and takes an hour."""
+        texts = {file.stem: file.read_text(encoding="utf-8") for file in BENCHMARKS.glob("*.py")}
+        scripts = {name for name, text in texts.items() if "def main(argv" in text} - {"oracle"}
         (line,) = [
             line
             for line in (BENCHMARKS.parent / "Makefile").read_text(encoding="utf-8").splitlines()
