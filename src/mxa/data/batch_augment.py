@@ -2,9 +2,7 @@
 
 What happens to a picture is planned on the CPU from (seed, epoch, row) alone by counter-based random numbers, so it
 depends neither on the batch that the picture is in, nor on workers, ranks or the device. Carrying the plan out is a few
-tensor operations per layer: one sampling of all pictures that are moved, one look-up of all whose greys change, in
-tables of which only those that need a picture's histogram are made on the device. A picture that nothing happens to is
-not touched.
+tensor operations per layer: one sampling of all pictures that are moved, one look-up of all whose greys change.
 
 Against timm's own (:mod:`mxa.data.augment`, ``implementation: timm``), picture by picture:
 
@@ -13,7 +11,6 @@ Against timm's own (:mod:`mxa.data.augment`, ``implementation: timm``), picture 
 - moves are bilinear, where timm chooses bilinear or bicubic at random.
 """
 
-import math
 import re
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -39,8 +36,6 @@ TONES = (
 )
 """Operations that map each grey value to another."""
 MOVES = ("Rotate", "ShearX", "ShearY", "TranslateXRel", "TranslateYRel")
-REACHES = np.array([math.radians(-30), 0.3, 0.3, 0.45, 0.45])
-"""How far each goes at the strongest: an angle, slopes, parts of the picture."""
 OPERATIONS = (*TONES, *MOVES, "SharpnessIncreasing", "ColorIncreasing")
 """timm's increasing set; each is as likely as the others."""
 DENOMINATOR = 10.0
@@ -97,23 +92,25 @@ class Layer(NamedTuple):
 
     Attributes:
         tone: (T,) pictures whose greys change.
-        counted: (C,) index into :data:`COUNTED` of the first C of them.
-        contrast: (C,) their factor, where that is contrast.
-        table: (T - C, 256) uint8, what the others' greys become.
+        operation: (T,) index into :data:`TONES`.
+        amount: (T,) their parameter (threshold, bits, addend or factor); 0 where there is none.
         move: (M,) pictures that are moved.
         matrix: (M, 2, 3) from output to input coordinates, both in [-1, 1].
         sharp: (K,) pictures that are sharpened or blurred.
         factor: (K,) by how much; 1 is no change.
+        rest: pictures to which nothing happens.
+        back: (B,) where each picture of the batch is in (rest, tone, move, sharp).
     """
 
     tone: Tensor
-    counted: Tensor
-    contrast: Tensor
-    table: Tensor
+    operation: Tensor
+    amount: Tensor
     move: Tensor
     matrix: Tensor
     sharp: Tensor
     factor: Tensor
+    rest: Tensor
+    back: Tensor
 
 
 class BatchAugmenter:
@@ -143,24 +140,21 @@ class BatchAugmenter:
         done = draw[:, 1] <= self.spec.probability
         level = np.clip(self.spec.magnitude + self.spec.deviation * ndtri(draw[:, 2]), 0, DENOMINATOR) / DENOMINATOR
         signed = np.where(draw[:, 3] > 0.5, -level, level)
+        names = np.array(OPERATIONS)[chosen]
+        tone, move = done & np.isin(names, TONES), done & np.isin(names, MOVES)
+        sharp = done & (names == "SharpnessIncreasing")
         factor = np.maximum(0.1, 1 + 0.9 * signed)
-        # The operations' numbers: tones, of them those that count first, then moves, then the two others.
-        tones, last = len(TONES), len(TONES) + len(MOVES)
-        counted = np.flatnonzero(done & (chosen < len(COUNTED)))
-        fixed = np.flatnonzero(done & (chosen >= len(COUNTED)) & (chosen < tones))
-        move, sharp = (
-            np.flatnonzero(done & (chosen >= tones) & (chosen < last)),
-            np.flatnonzero(done & (chosen == last)),
-        )
+        groups = [np.flatnonzero(group) for group in (~(tone | move | sharp), tone, move, sharp)]
         return Layer(
-            torch.from_numpy(np.concatenate([counted, fixed])),
-            torch.from_numpy(chosen[counted]),
-            torch.from_numpy(factor[counted]),
-            torch.from_numpy(_fixed_tables(chosen[fixed], level[fixed], factor[fixed])),
-            torch.from_numpy(move),
-            torch.from_numpy(_matrix(chosen[move] - tones, signed[move]).astype(np.float32)),
-            torch.from_numpy(sharp),
+            torch.from_numpy(groups[1]),
+            torch.from_numpy(chosen[tone]),  # TONES come first among the operations
+            torch.from_numpy(_amount(names[tone], level[tone], factor[tone])),
+            torch.from_numpy(groups[2]),
+            torch.from_numpy(_matrix(names[move], signed[move]).astype(np.float32)),
+            torch.from_numpy(groups[3]),
             torch.from_numpy(factor[sharp].astype(np.float32)),
+            torch.from_numpy(groups[0]),
+            torch.from_numpy(np.argsort(np.concatenate(groups))),
         )
 
     def apply(self, image: Tensor, plan: list[Layer]) -> Tensor:
@@ -173,10 +167,23 @@ class BatchAugmenter:
         Returns:
             (B, 1, S, S) uint8.
         """
-        result = image.clone() if plan else image
+        result = image
         for layer in plan:
-            _carry_out(result, Layer(*(part.to(image.device, non_blocking=True) for part in layer)), self.fill)
+            result = self._carry_out(result, layer)
         return result
+
+    def _carry_out(self, image: Tensor, on_cpu: Layer) -> Tensor:
+        layer = Layer(*(part.to(image.device, non_blocking=True) for part in on_cpu))
+        # Whole pictures are copied to and fro: indexing by [] would do it byte by byte. All sizes are known on the CPU.
+        parts = [image.index_select(0, layer.rest)]
+        if len(layer.tone):
+            counted = (on_cpu.operation < len(COUNTED)).nonzero().flatten().to(image.device, non_blocking=True)
+            parts += [_change_tones(image.index_select(0, layer.tone), layer.operation, layer.amount, counted)]
+        if len(layer.move):
+            parts += [_move(image.index_select(0, layer.move), layer.matrix, self.fill)]
+        if len(layer.sharp):
+            parts += [_sharpen(image.index_select(0, layer.sharp), layer.factor)]
+        return torch.cat(parts).index_select(0, layer.back)
 
 
 def uniform(seed: int, epoch: int, rows: npt.NDArray[np.int64], count: int) -> FloatArray:
@@ -200,42 +207,35 @@ def _mix(x: "np.uint64 | npt.NDArray[np.uint64]") -> "npt.NDArray[np.uint64]":
     return z ^ (z >> np.uint64(31))
 
 
-def _fixed_tables(operation: npt.NDArray[np.int64], level: FloatArray, factor: FloatArray) -> npt.NDArray[np.uint8]:
-    """(n, 256) what greys become by operations that no histogram changes; parameters are timm's ``LEVEL_TO_ARG``."""
-    grey, level, factor = np.arange(256.0), level[:, None], factor[:, None]
-    kept = 2.0 ** (4 + np.floor(level * 4))
-    made = (
-        255 - grey + 0 * level,  # Invert
-        np.floor(grey / kept) * kept,  # PosterizeIncreasing
-        np.where(grey < 256 - np.minimum(256, np.floor(level * 256)), grey, 255 - grey),  # SolarizeIncreasing
-        np.where(grey < 128, np.minimum(grey + np.minimum(128, np.floor(level * 110)), 255), grey),  # SolarizeAdd
-        np.clip(factor.astype(np.float32) * grey.astype(np.float32), 0, 255),  # BrightnessIncreasing, from black
-    )
-    return np.choose((operation - len(COUNTED))[:, None], made).astype(np.uint8)
+def _amount(names: npt.NDArray[np.str_], level: FloatArray, factor: FloatArray) -> FloatArray:
+    """The parameter of each operation on greys, from a level in [0, 1]; timm's ``LEVEL_TO_ARG``."""
+    steps = {
+        "PosterizeIncreasing": 4 - np.floor(level * 4),
+        "SolarizeIncreasing": 256 - np.minimum(256, np.floor(level * 256)),
+        "SolarizeAdd": np.minimum(128, np.floor(level * 110)),
+        "ContrastIncreasing": factor,
+        "BrightnessIncreasing": factor,
+    }
+    amount = np.zeros(len(names))
+    for name, value in steps.items():
+        amount = np.where(names == name, value, amount)
+    return amount
 
 
-def _matrix(operation: npt.NDArray[np.int64], signed: FloatArray) -> FloatArray:
+def _matrix(names: npt.NDArray[np.str_], signed: FloatArray) -> FloatArray:
     """(M, 2, 3) affine maps in [-1, 1] from levels in [-1, 1]; Pillow shears about the upper left corner."""
-    matrix = np.zeros((len(operation), 2, 3))
-    reach = np.where(operation[:, None] == np.arange(len(MOVES)), signed[:, None] * REACHES, 0).T
-    angle, shear_x, shear_y, right, down = reach
+    matrix = np.zeros((len(names), 2, 3))
+    angle = np.where(names == "Rotate", np.radians(-30 * signed), 0)
+    shear_x, shear_y, right, down = (
+        np.where(names == name, reach * signed, 0)
+        for name, reach in (("ShearX", 0.3), ("ShearY", 0.3), ("TranslateXRel", 0.45), ("TranslateYRel", 0.45))
+    )
     matrix[:, 0, 0] = matrix[:, 1, 1] = np.cos(angle)
     matrix[:, 0, 1] = np.sin(angle) + shear_x
     matrix[:, 1, 0] = -np.sin(angle) + shear_y
     matrix[:, 0, 2] = shear_x + 2 * right
     matrix[:, 1, 2] = shear_y + 2 * down
     return matrix
-
-
-def _carry_out(image: Tensor, layer: Layer, fill: int) -> None:
-    """Change the pictures (B, 1, S, S) of one layer in place."""
-    # Whole pictures are copied to and fro: indexing by [] would do it byte by byte. All sizes are known on the CPU.
-    if len(layer.tone):
-        image.index_copy_(0, layer.tone, _change_tones(image.index_select(0, layer.tone), layer))
-    if len(layer.move):
-        image.index_copy_(0, layer.move, _move(image.index_select(0, layer.move), layer.matrix, fill))
-    if len(layer.sharp):
-        image.index_copy_(0, layer.sharp, _sharpen(image.index_select(0, layer.sharp), layer.factor))
 
 
 def _move(image: Tensor, matrix: Tensor, fill: int) -> Tensor:
@@ -261,44 +261,49 @@ def _grid(matrix: Tensor, size: int) -> Tensor:
 
 def _sharpen(image: Tensor, factor: Tensor) -> Tensor:
     """(K, 1, S, S) uint8 blended with Pillow's SMOOTH filter, which leaves the border as it is."""
-    pixels = image.short()
-    inner = pixels[..., 1:-1, 1:-1]
+    pixels = image.float()
     # The filter is ones around a five, over 13: three columns, three rows, and four times the middle.
     across = pixels[..., :-2] + pixels[..., 1:-1] + pixels[..., 2:]
-    total = across[..., :-2, :] + across[..., 1:-1, :] + across[..., 2:, :] + 4 * inner
-    smooth = (total / 13).add_(0.5).floor_()
-    sharpened = image.clone()
-    sharpened[..., 1:-1, 1:-1] = _blend(smooth, inner, factor[:, None, None, None])
-    return sharpened
+    total = across[..., :-2, :] + across[..., 1:-1, :] + across[..., 2:, :] + 4 * pixels[..., 1:-1, 1:-1]
+    smooth = pixels.clone()
+    smooth[..., 1:-1, 1:-1] = torch.floor(total / 13 + 0.5)
+    return _blend(smooth, pixels, factor[:, None, None, None])
 
 
-def _change_tones(image: Tensor, layer: Layer) -> Tensor:
-    """(T, 1, S, S) uint8 through a table of 256 greys for each picture."""
-    flat, table = image.flatten(1), layer.table
-    if len(layer.counted):
-        own = _counted_tables(_histogram(flat[: len(layer.counted)]), layer.counted, layer.contrast)
-        table = torch.cat([own, table])
-    # Numbers of 32 bits in one long table: gather would want 64 of each pixel, eight times the picture's memory.
-    return table.flatten().index_select(0, _places(flat).flatten()).view_as(image)
+def _change_tones(image: Tensor, operation: Tensor, amount: Tensor, counted: Tensor) -> Tensor:
+    """(T, 1, S, S) uint8 through a table of 256 greys for each picture; ``counted`` ones need their histogram."""
+    flat = image.flatten(1)
+    histogram = torch.ones(len(flat), 256, dtype=torch.float64, device=image.device)
+    if len(counted):
+        histogram.index_copy_(0, counted, _histogram(flat.index_select(0, counted)))
+    return _tables(histogram, operation, amount).gather(1, flat.long()).view_as(image)
 
 
 def _histogram(flat: Tensor) -> Tensor:
-    """(C, P) uint8 -> (C, 256) float64, how many pixels have each grey."""
-    return torch.bincount(_places(flat).flatten(), minlength=256 * len(flat)).view(-1, 256).double()
+    """(T, P) uint8 -> (T, 256) float64, how many pixels have each grey."""
+    places = torch.arange(len(flat), device=flat.device)[:, None] * 256 + flat
+    return torch.bincount(places.flatten(), minlength=256 * len(flat)).view(-1, 256).double()
 
 
-def _places(flat: Tensor) -> Tensor:
-    """(T, P) uint8 -> (T, P) int32: where each grey stands in T tables of 256."""
-    return flat + 256 * torch.arange(len(flat), device=flat.device, dtype=torch.int32)[:, None]
-
-
-def _counted_tables(histogram: Tensor, operation: Tensor, contrast: Tensor) -> Tensor:
-    """(C, 256) uint8: every counted operation's table, and each picture's own taken from them; Pillow's arithmetic."""
+def _tables(histogram: Tensor, operation: Tensor, amount: Tensor) -> Tensor:
+    """(T, 256) uint8: every operation's table, and each picture's own taken from them; Pillow's arithmetic."""
     grey = torch.arange(256, device=histogram.device, dtype=torch.float64).expand_as(histogram)
+    value = amount[:, None].double()
     mean = torch.floor((histogram * grey).sum(1, keepdim=True) / histogram.sum(1, keepdim=True) + 0.5)
-    tables = [_stretch(histogram, grey), _equalise(histogram, grey), _blend(mean, grey, contrast[:, None])]
-    each = torch.stack([table.to(torch.uint8) for table in tables])
-    return each[operation, torch.arange(len(histogram), device=histogram.device)]
+    kept = 2.0 ** (8 - value.clamp(0, 8))
+    tables = torch.stack(
+        [
+            _stretch(histogram, grey),
+            _equalise(histogram, grey),
+            _blend(mean, grey, value).double(),
+            255 - grey,
+            torch.floor(grey / kept) * kept,
+            torch.where(grey < value, grey, 255 - grey),
+            torch.where(grey < 128, (grey + value).clamp(max=255), grey),
+            _blend(torch.zeros_like(grey), grey, value).double(),
+        ]
+    )
+    return tables[operation, torch.arange(len(histogram), device=histogram.device)].to(torch.uint8)
 
 
 def _stretch(histogram: Tensor, grey: Tensor) -> Tensor:
@@ -323,4 +328,5 @@ def _equalise(histogram: Tensor, grey: Tensor) -> Tensor:
 
 def _blend(start: Tensor, end: Tensor, factor: Tensor) -> Tensor:
     """ImageEnhance: start + factor (end - start), cut to 0..255 and down to whole greys."""
-    return (start + factor.to(torch.float32) * (end - start).to(torch.float32)).clamp_(0, 255).to(torch.uint8)
+    single = (start + factor.to(torch.float32) * (end - start).to(torch.float32)).clamp(0, 255)
+    return torch.floor(single).to(torch.uint8)
