@@ -44,7 +44,7 @@ from mxa.data.loader import EpochSampler
 from mxa.data.marks import read_marks
 from mxa.data.options import DataOptions, read
 from mxa.data.table import Table
-from mxa.evaluation.bootstrap import Bootstrap, Draws
+from mxa.evaluation.bootstrap import Bootstrap, Draws, mean_over_runs
 from mxa.labels import LabelPolicy
 from mxa.models.build import build_model
 from mxa.models.efficientvit import MxaEfficientVit
@@ -149,7 +149,7 @@ class Student(nn.Module):
         self.told = Told()
         self.sees_crop = arm == "crop"
         self.look = build_model(name, labels, LOOK) if arm in ("late", "learnt", "whole") else None
-        self.region = {"learnt": MomentRegion(EMBEDDED), "whole": Whole()}.get(arm)
+        self.region = MomentRegion(EMBEDDED) if arm == "learnt" else Whole() if arm == "whole" else None
         if arm in TOLD:
             for module in self.network.modules():
                 if isinstance(module, Mxa):
@@ -279,6 +279,7 @@ def train(student: Student, seed: int, epochs: int, split: Split) -> None:
         warmup_lr_init=LR / 1000,
         t_in_epochs=False,
     )
+    # The last two are the head; of two networks the second one's, or the region's.
     clip = AdaptiveClip(list(student.parameters())[:-2], 0.02)
     sampler = EpochSampler(len(split.table), shuffle=True, seed=seed, step=BATCH)
     student.train()
@@ -335,21 +336,11 @@ def _arm(ones: Sequence[Bootstrap], plain: Sequence[Bootstrap] | None) -> dict[s
         "mean": areas.mean(1).round(4).tolist(),
     }
     if plain is not None:
-        difference = mean([one.minus(other).macro() for one, other in zip(ones, plain, strict=True)])
+        difference = mean_over_runs([one.minus(other).macro() for one, other in zip(ones, plain, strict=True)])
         interval = difference.interval()
         assert interval is not None
         found["minus plain"] = interval.to_dict() | {"p": difference.p_value()}
     return found
-
-
-def mean(ones: Sequence[Bootstrap]) -> Bootstrap:
-    """The mean over the seeds, replicate by replicate."""
-    jackknives = [one.jackknife for one in ones if one.jackknife is not None]
-    return Bootstrap(
-        np.mean([one.estimate for one in ones], 0),
-        np.mean([one.replicates for one in ones], 0),
-        np.mean(jackknives, 0) if jackknives else None,
-    )
 
 
 if __name__ == "__main__":

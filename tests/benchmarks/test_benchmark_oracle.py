@@ -114,12 +114,3 @@ def test_scores_and_summary(oracle: ModuleType, root: Path, tmp_path: Path) -> N
     for side in ("map", "map, elsewhere"):
         difference = found["arms"][side]["mean"][0] - found["arms"]["plain"]["mean"][0]
         assert found["arms"][side]["minus plain"]["estimate"] == pytest.approx(difference, abs=2e-4)
-
-
-def test_the_mean_over_seeds_is_taken_replicate_by_replicate(oracle: ModuleType) -> None:
-    rng = np.random.default_rng(0)
-    ones = [oracle.Bootstrap(*(rng.random(shape) for shape in ((3,), (5, 3), (4, 3)))) for _ in range(2)]
-    both = oracle.mean(ones)
-    np.testing.assert_allclose(both.replicates, (ones[0].replicates + ones[1].replicates) / 2)
-    np.testing.assert_allclose(both.jackknife, (ones[0].jackknife + ones[1].jackknife) / 2)
-    assert oracle.mean([oracle.Bootstrap(ones[0].estimate, ones[0].replicates)]).jackknife is None

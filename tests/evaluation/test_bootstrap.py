@@ -8,7 +8,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from mxa.errors import DataError
 from mxa.evaluation import bootstrap
-from mxa.evaluation.bootstrap import Bootstrap, Draws
+from mxa.evaluation.bootstrap import Bootstrap, Draws, mean_over_runs
 
 
 def bootstrap_auroc(
@@ -399,3 +399,13 @@ def test_coverage_of_a_rate_by_simulation() -> None:
     alone = [images.interval(j) for j in range(600)]
     assert np.mean([one is not None and one.low <= 3 / 4.5 <= one.high for one in alone]) < 0.93, "images are not alone"
     assert width > 1.1 * np.mean([one.high - one.low for one in alone if one is not None])
+
+
+def test_the_mean_over_runs_is_taken_replicate_by_replicate() -> None:
+    rng = np.random.default_rng(0)
+    ones = [Bootstrap(*(rng.random(shape) for shape in ((3,), (5, 3), (4, 3)))) for _ in range(2)]
+    both = mean_over_runs(ones)
+    np.testing.assert_allclose(both.estimate, (ones[0].estimate + ones[1].estimate) / 2)
+    np.testing.assert_allclose(both.replicates, (ones[0].replicates + ones[1].replicates) / 2)
+    np.testing.assert_allclose(both.jackknife, (ones[0].jackknife + ones[1].jackknife) / 2)
+    assert mean_over_runs([ones[1], Bootstrap(ones[0].estimate, ones[0].replicates)]).jackknife is None

@@ -171,11 +171,12 @@ def test_an_option_that_is_new_has_its_default(
     copied: Path, finished: ReproduceConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(runs, "train", lambda *_, **__: pytest.fail("trained again"))
-    for file in (copied / "reproduce.yaml", *copied.glob("cells/*/*/config.yaml")):
+    for file in (copied / "reproduce.yaml", *copied.glob("cells/mxa/*/config.yaml")):
         options = yaml.safe_load(file.read_text())
         del options.get("base", options)["optim"]["region_area"]
         file.write_text(yaml.safe_dump(options))
     run_grid(finished)
+    assert not any("region_area" in one for change in changes(finished) for one in change.unexpected)
 
 
 def test_a_grid_grows(copied: Path, finished: ReproduceConfig, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -116,6 +116,16 @@ class Bootstrap:
         return min(1.0, 2 * (smaller + 1) / (len(defined) + 1))
 
 
+def mean_over_runs(runs: Sequence[Bootstrap]) -> Bootstrap:
+    """The mean of several runs' figures, replicate by replicate; all must come from the same :class:`Draws`."""
+    jackknives = [run.jackknife for run in runs if run.jackknife is not None]
+    return Bootstrap(
+        np.mean([run.estimate for run in runs], axis=0),
+        np.mean([run.replicates for run in runs], axis=0),
+        np.mean(jackknives, axis=0) if len(jackknives) == len(runs) else None,
+    )
+
+
 class Draws:
     """R drawings of P patients with replacement.
 

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from mxa.reproduce.config import ReproduceConfig
+from mxa.training.config import since_then
 
 GRIDS_OWN = ("out", "seed")
 """Options that the grid sets for each run; the seeds of two compared runs are the same."""
@@ -50,7 +51,7 @@ def _change(config: ReproduceConfig, key: str) -> Change:
     unexpected: list[str] = []
     for seed in config.seeds:
         there, here = (Path(config.run(one, seed).out) for one in (versus, key))
-        stored = _differences(_yaml(there / "config.yaml"), _yaml(here / "config.yaml"))
+        stored = _differences(*(since_then(_yaml(folder / "config.yaml")) for folder in (there, here)))
         strange = [name for name in stored if name not in declared]
         unexpected += [f"seed {seed}: option {name}" for name in strange]
         unexpected += [f"seed {seed}: {what}" for what in _surroundings(there, here)]

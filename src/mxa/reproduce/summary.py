@@ -17,7 +17,7 @@ from scipy import stats
 
 from mxa.data.options import read
 from mxa.data.table import Table
-from mxa.evaluation.bootstrap import Bootstrap, Draws
+from mxa.evaluation.bootstrap import Bootstrap, Draws, mean_over_runs
 from mxa.evaluation.intervals import Interval
 from mxa.evaluation.metrics import FloatArray
 from mxa.evaluation.predictions import read_csv
@@ -77,7 +77,9 @@ class CellSummary:
 
     def average(self) -> Areas:
         """The mean over the seeds, replicate by replicate."""
-        return Areas(*(_mean([getattr(one, name) for one in self.areas]) for name in ("micro", "macro", "findings")))
+        return Areas(
+            *(mean_over_runs([getattr(one, name) for one in self.areas]) for name in ("micro", "macro", "findings"))
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,12 +149,3 @@ def over_seeds(values: FloatArray, level: float = 0.95) -> Interval | None:
         return Interval(mean, mean, mean, level)
     reach = float(stats.t.ppf((1 + level) / 2, len(values) - 1) * stats.sem(values))
     return Interval(mean, mean - reach, mean + reach, level)
-
-
-def _mean(runs: Sequence[Bootstrap]) -> Bootstrap:
-    jackknives = [run.jackknife for run in runs if run.jackknife is not None]
-    return Bootstrap(
-        np.mean([run.estimate for run in runs], axis=0),
-        np.mean([run.replicates for run in runs], axis=0),
-        np.mean(jackknives, axis=0) if len(jackknives) == len(runs) else None,
-    )

@@ -1,6 +1,6 @@
 """The Lightning module: one training step, one validation pass over raw and averaged weights."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import lightning as lt
@@ -82,7 +82,7 @@ class ClassifierModule(lt.LightningModule):
         self.distiller = distiller
         self.augmenter = augmenter
         self._plan: list[Layer] = []
-        network: Callable[[Tensor], Any] = model.forward_with_regions if optim.region_area else model.forward  # type: ignore[assignment]
+        network: Any = model.forward_with_regions if optim.region_area else model.forward
         self._network = torch.compile(network) if compiled else network
         # The head is left out, as in timm.
         self._clip = AdaptiveClip(list(model.parameters())[:-2], optim.agc) if optim.agc else None

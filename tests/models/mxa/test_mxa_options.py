@@ -11,6 +11,8 @@ from mxa.models.mxa import MxaOptions
         ({"region": "middle"}, "mxa_region"),
         ({"source": "image"}, "mxa_source"),
         ({"variant": "mxa3"}, "mxa_variant"),
+        ({"gates": False, "variant": "mxa2"}, "mxa_variant"),
+        ({"gates": False, "spatial_bias": 0.0}, "mxa_spatial_bias"),
         ({"spatial_kernel": 4}, "mxa_spatial_kernel"),
         ({"region_pool": 0}, "mxa_region_pool"),
         ({"min_size": 0.95}, "mxa_min_size"),

@@ -71,6 +71,10 @@ class MxaOptions:
         )
         _require(self.smoothing >= 1, "mxa_smoothing", self.smoothing, "at least 1")
         _require(0 <= self.jitter < 1, "mxa_jitter", self.jitter, "from 0 to below 1")
+        started = self.variant != "paper" or self.spatial_bias is not None
+        _require(
+            self.gates or not started, "mxa_gates", self.gates, "on, or leave mxa_variant and mxa_spatial_bias out"
+        )
         _require(self.roi or self.gates, "mxa_roi and mxa_gates", False, "not both off: nothing would be left")
         alone = not self.put_back and self.source == "map" and self.smoothing == 1
         alone = alone and self.jitter == 0 and self.regions == 1
