@@ -11,6 +11,7 @@ from scipy import stats
 from timm.data.auto_augment import LEVEL_TO_ARG, NAME_TO_OP, rand_augment_transform
 
 from mxa.data.batch_augment import MOVES, OPERATIONS, TONES, BatchAugmenter, RandAugment, uniform
+from mxa.data.batch_tones import COUNTED, KNOWN
 from mxa.errors import ConfigError
 
 PAPER = RandAugment.parse("rand-m5-mstd0.2-inc2")
@@ -92,12 +93,17 @@ def test_the_plan_has_timms_frequencies_and_magnitudes() -> None:
     assert len(layers) == 2
     for layer in layers:
         share = len(rows) * 0.5 / len(OPERATIONS)
-        tones = Counter(TONES[k] for k in layer.operation.tolist())
-        counts = [*tones.values(), len(layer.sharp)]
+        counted = Counter(COUNTED[k] for k in layer.operation.tolist())
+        known = Counter(table.tobytes() for table in layer.table.numpy())
+        assert known[bytes(range(255, -1, -1))] == pytest.approx(share, rel=0.1), "Invert has one table for all levels"
+        sheared = [int((moved[:, 1] != 0).sum()) for moved in (layer.right, layer.below)]
+        slid = [len(moved) - number for moved, number in zip((layer.right, layer.below), sheared, strict=True)]
+        counts = [*counted.values(), len(layer.turned), *sheared, *slid, len(layer.sharp)]
+        assert len(counts) == len(OPERATIONS) - len(KNOWN) - 1
         assert stats.chisquare(counts).pvalue > 1e-3
         assert np.mean(counts) == pytest.approx(share, rel=0.03)
-        assert abs(len(layer.move) - 5 * share) < 4 * np.sqrt(5 * share)
-        factor = layer.factor.numpy()
+        assert abs(len(layer.known) - len(KNOWN) * share) < 4 * np.sqrt(len(KNOWN) * share)
+        factor = layer.sharpness.numpy()
         assert abs((factor > 1).mean() - 0.5) < 0.06
         magnitude = np.abs(factor - 1) / 0.9 * 10
         assert magnitude.mean() == pytest.approx(5, abs=0.03)
@@ -107,17 +113,11 @@ def test_the_plan_has_timms_frequencies_and_magnitudes() -> None:
 def test_affine_parameters_cover_timms_ranges() -> None:
     """Level 5: 15 degrees, 0.15 of shear, 0.225 of the side, either way."""
     (layer,) = BatchAugmenter(RandAugment(5, 0.2, layers=1, probability=1), seed=1, fill=FILL).plan(0, range(20_000))
-    matrix = layer.matrix.numpy().astype(float)
-    rotated = matrix[:, 0, 0] < 1 - 1e-6
-    sheared = [np.abs(matrix[:, a, b]) > 1e-6 for a, b in ((0, 1), (1, 0))]
-    moved = [np.abs(matrix[:, a, 2]) > 1e-6 for a in (0, 1)]
-    groups = {
-        "degrees": (np.degrees(np.arctan2(matrix[:, 0, 1], matrix[:, 0, 0]))[rotated], 15),
-        "shear x": (matrix[:, 0, 1][sheared[0] & ~rotated], 0.15),
-        "shear y": (matrix[:, 1, 0][sheared[1] & ~rotated], 0.15),
-        "right": (matrix[:, 0, 2][moved[0] & ~sheared[0]] / 2, 0.225),
-        "down": (matrix[:, 1, 2][moved[1] & ~sheared[1]] / 2, 0.225),
-    }
+    groups = {"degrees": (30 * layer.turn.numpy().astype(float), 15)}
+    for axis, moved in (("x", layer.right.numpy().astype(float)), ("y", layer.below.numpy().astype(float))):
+        sheared = moved[:, 1] != 0
+        assert not moved[sheared, 0].any(), "a shear holds the corner"
+        groups |= {f"shear {axis}": (moved[sheared, 1], 0.15), f"shift {axis}": (moved[~sheared, 0], 0.225)}
     for name, (values, expected) in groups.items():
         assert len(values) > 1000, name
         assert np.abs(values).mean() == pytest.approx(expected, rel=0.01), name
@@ -196,3 +196,15 @@ def test_timms_strings_are_read(text: str, expected: RandAugment) -> None:
 def test_what_is_not_done_here_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match=r"augment\.randaugment is '.*augment\.implementation: timm knows more"):
         RandAugment.parse(text)
+
+
+@pytest.mark.parametrize("side", [30, 45])
+def test_sides_that_are_not_whole_words_work(side: int) -> None:
+    """Pictures are moved by words of eight bytes where their size allows it."""
+    pixels = pictures(40, side)
+    augmenter = BatchAugmenter(PAPER, seed=3, fill=FILL)
+    whole = ours(augmenter, pixels)
+    assert 0.2 < (whole != pixels).any((1, 2)).mean() < 0.95
+    for row in range(40):
+        alone = augmenter.apply(torch.from_numpy(pixels[row])[None, None], augmenter.plan(0, [row]))
+        np.testing.assert_array_equal(alone[0, 0].numpy(), whole[row])
