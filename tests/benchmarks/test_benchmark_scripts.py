@@ -117,6 +117,27 @@ def test_block(run: Any) -> None:
         assert all(one["time_over"]["plain"]["side"] == PLAIN for one in sides.values())
 
 
+def test_paper_run(run: Any) -> None:
+    """The paper's run, projected: the epochs that were measured, the teacher, the profile."""
+    found = run(
+        "paper_run",
+        *("--images", "32", "--validation", "24", "--batch", "16", "--image", "64", "--seconds", "0"),
+        *("--model", MXA),
+    )
+    sides = found["tables"]["epoch of 2 batches of 16"]
+    assert list(sides) == ["epoch", "step alone"]
+    epoch = sides["epoch"]
+    assert len(epoch["seconds"]["rounds"]) == 2
+    shares = [epoch[name] for name in epoch if name.endswith(", %")]
+    assert len(shares) == 3
+    assert sum(shares) == pytest.approx(100, abs=1e-2)
+    assert found["projection"]["epochs"] == 50
+    assert found["projection"]["minutes"] > 49 * epoch["seconds"]["median"] / 60
+    assert found["teacher"]["seconds"] * found["teacher"]["images_per_s"] == pytest.approx(56, rel=1e-4)
+    assert 0 < sum(one["percent"] for one in found["profile"]) <= 100
+    assert found["profile"][0]["percent"] >= found["profile"][-1]["percent"] > 0
+
+
 def test_upkeep(run: Any) -> None:
     found = run("upkeep", "--sizes", "m0", "--seconds", "0")
     sides = found["tables"][MXA]
