@@ -16,8 +16,13 @@ nothing of its finding. In training a step shows each image one of its boxes; sc
     late    no block; a second network sees the crop at half the picture's size, logits are added, box told
     learnt  the same, box from the moments of a map, predicted from the patch embedding
     whole   the same, box the whole picture: what the second network alone brings
+    located no second network; the first stage's map learns from the marks which of its cells each finding lies in
+    marked  the same with a second network: in training it sees a window around the mark, where there is none (and in
+            scoring always) one around the cell that was chosen
 
-Told arms are also scored with all boxes drawn from other images ("elsewhere"): what they owe to the right place.
+Told arms are also scored with all boxes drawn from other images ("elsewhere"): what they owe to the right place. For
+the last two it is also told how often the chosen cell lies in the mark ("hits"), beside the cell that is marked most
+often in training.
 """
 
 import argparse
@@ -70,12 +75,18 @@ ARMS: dict[str, tuple[str, dict[str, Any]]] = {
     "late": ("efficientvit_m0", {}),
     "learnt": ("efficientvit_m0", {}),
     "whole": ("efficientvit_m0", {}),
+    "located": ("efficientvit_m0", {}),
+    "marked": ("efficientvit_m0", {}),
 }
 TOLD = ("map", "stem", "image", "crop", "late")
+FINDING = ("located", "marked")
+"""Arms that learn from the marks."""
 SIZE, LOOK, EMBEDDED = 128, 64, 64
 """Sides of the picture and of the second look in pixels; channels of the patch embedding."""
 LEAST = 0.25
 """A told box is at least this wide and high: two pixels of the first stage's map."""
+CELLS, WINDOW = 8, 0.375
+"""Side of the first stage's map; side of the window around a cell, in parts of the picture's."""
 BATCH = 32
 LR = 1e-3
 
@@ -89,12 +100,30 @@ class Split:
         pixels: (N, S, S) uint8.
         told: (F, N, 4) boxes to show for each finding, own marks first.
         elsewhere: (F, N, 4) boxes of other images only.
+        windows: (F, N, 4) windows around the cells that the own marks' middles lie in, NaN where there is no mark.
+        cells: (F, N, CELLS^2) which cells' middles lie in the own mark, and the one that its middle lies in.
     """
 
     table: Table
     pixels: Tensor
     told: Tensor
     elsewhere: Tensor
+    windows: Tensor
+    cells: Tensor
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What a trained arm gives on the validation images.
+
+    Attributes:
+        logits: (N, F) by side: as the arm is, and for told arms told elsewhere.
+        hits: for arms that learn from the marks, by finding: the share of marks that the chosen cell lies in, and that
+            the cell does which is marked most often in training.
+    """
+
+    logits: dict[str, npt.NDArray[np.float64]]
+    hits: dict[str, tuple[float, float]]
 
 
 class Told(nn.Module):
@@ -115,6 +144,27 @@ class Whole(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, 4)."""
         return x.new_tensor([[0.0, 0.0, 1.0, 1.0]]).expand(len(x), 4)
+
+
+class Finder(nn.Module):
+    """Scores of the first stage's cells for each finding."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden = nn.Conv2d(EMBEDDED, EMBEDDED, 3, padding=1)
+        self.scores = nn.Conv2d(EMBEDDED, len(FINDINGS), 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, CELLS, CELLS) -> (B, F, CELLS^2)."""
+        scores: Tensor = self.scores(self.hidden(x).relu()).flatten(2)
+        return scores
+
+
+def window(cells: Tensor) -> Tensor:
+    """(...,) numbers of cells -> (..., 4) windows around their middles, moved into the picture."""
+    middle = torch.stack([cells % CELLS, cells // CELLS], -1).add(0.5) / CELLS
+    start = (middle - WINDOW / 2).clamp(0, 1 - WINDOW)
+    return torch.cat([start, start + WINDOW], -1)
 
 
 class PictureCrop(nn.Module):
@@ -148,28 +198,50 @@ class Student(nn.Module):
         self.network = build_model(name, labels, SIZE, options=options).to(memory_format=torch.channels_last)
         self.told = Told()
         self.sees_crop = arm == "crop"
-        self.look = build_model(name, labels, LOOK) if arm in ("late", "learnt", "whole") else None
+        self.look = build_model(name, labels, LOOK) if arm in ("late", "learnt", "whole", "marked") else None
+        self.finder = Finder() if arm in FINDING else None
         self.region = MomentRegion(EMBEDDED) if arm == "learnt" else Whole() if arm == "whole" else None
         if arm in TOLD:
             for module in self.network.modules():
                 if isinstance(module, Mxa):
                     module.region = self.told
+        self.first = torch.empty(0)
+        self.network.get_submodule("stages.0").register_forward_hook(self._keep)
         self.crop: PictureCrop | None = None
         if arm == "image":
             assert isinstance(self.network, MxaEfficientVit)
             mixer = self.network.stages[0].blocks[0].mixer
             mixer.mxa = self.crop = PictureCrop(mixer.mxa, self.network.patch_embed)
 
-    def forward(self, pictures: Tensor, boxes: Tensor) -> Tensor:
-        """Scaled pictures (B, 1, S, S) and boxes (B, 4) -> logits (B, L)."""
+    def _keep(self, module: nn.Module, inputs: object, first: Tensor) -> None:
+        """The first stage's map, for the finder."""
+        self.first = first
+
+    def forward(self, pictures: Tensor, boxes: Tensor, shown: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits, and where the findings seem to be.
+
+        Args:
+            pictures: (B, 1, S, S), scaled.
+            boxes: (B, 4); NaN where one is to be found.
+            shown: (B,) the finding, of :data:`FINDINGS`, that each box is for.
+
+        Returns:
+            Logits (B, L) and scores of cells (B, F, CELLS^2); none of these, (B, 0, 0), where the arm does not learn
+            from the marks.
+        """
         self.told.boxes = boxes
         if self.crop is not None:
             self.crop.pictures = pictures
         logits: Tensor = self.network(roi_pool(pictures, boxes) if self.sees_crop else pictures)
+        cells = pictures.new_empty(len(pictures), 0, 0)
+        if self.finder is not None:
+            cells = self.finder(self.first)
+            chosen = window(cells[torch.arange(len(cells)), shown].argmax(1))
+            boxes = torch.where(boxes.isnan(), chosen, boxes)
         if self.look is not None:
             cut = boxes if self.region is None else self.region(self.network.get_submodule("patch_embed")(pictures))
             logits = logits + self.look(roi_pool(pictures, cut, (LOOK, LOOK)))
-        return logits
+        return logits, cells
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -220,10 +292,26 @@ def _read_split(root: Path, table: Table, generator: np.random.Generator) -> Spl
     elsewhere = np.stack([_drawn(boxes, generator) for boxes in own])
     told = np.where(np.isnan(own), elsewhere, own)
     pixels = torch.from_numpy(decode_all(table.files(), Preprocess(size=SIZE)))
-    return Split(table, pixels, torch.from_numpy(told), torch.from_numpy(elsewhere))
+    windows, cells = marked_cells(own_boxes(root, table, enlarge=False))
+    return Split(table, pixels, torch.from_numpy(told), torch.from_numpy(elsewhere), windows, cells)
 
 
-def own_boxes(root: Path, table: Table) -> FloatArray:
+def marked_cells(tight: FloatArray) -> tuple[Tensor, Tensor]:
+    """Windows (F, N, 4) and cells (F, N, CELLS^2) of marks' boxes (F, N, 4), as :class:`Split` has them."""
+    boxes = torch.from_numpy(tight)
+    marked = ~boxes[..., 0].isnan()
+    inner = ((boxes[..., :2] + boxes[..., 2:]) / 2 * CELLS).nan_to_num().long().clamp(0, CELLS - 1)
+    home = inner[..., 1] * CELLS + inner[..., 0]
+    at = (torch.arange(CELLS) + 0.5) / CELLS
+    x, y = at.repeat(CELLS), at.repeat_interleave(CELLS)
+    low, high = boxes[..., :2, None], boxes[..., 2:, None]
+    inside = (x >= low[..., 0, :]) & (x <= high[..., 0, :]) & (y >= low[..., 1, :]) & (y <= high[..., 1, :])
+    cells = inside.scatter(-1, home[..., None], value=True) & marked[..., None]
+    windows = torch.where(marked[..., None], window(home), torch.nan)
+    return windows, cells
+
+
+def own_boxes(root: Path, table: Table, *, enlarge: bool = True) -> FloatArray:
     """(F, N, 4) boxes around the whole of an image's mark of each finding, NaN where it has none."""
     marks = read_marks(root, table).by_path()
     own = np.full((len(FINDINGS), len(table), 4), np.nan, dtype=np.float32)
@@ -232,7 +320,7 @@ def own_boxes(root: Path, table: Table) -> FloatArray:
             mark = marks.get(path, {}).get(finding)
             if mark is not None:
                 low, high = mark.boxes[:, :2].min(0), mark.boxes[:, 2:].max(0)
-                own[number, row] = enlarged(low, high)
+                own[number, row] = enlarged(low, high) if enlarge else np.concatenate([low, high])
     return own
 
 
@@ -254,19 +342,40 @@ def _drawn(boxes: FloatArray, generator: np.random.Generator) -> FloatArray:
     return boxes[drawn]
 
 
-def train_and_score(
-    arm: str, seed: int, epochs: int, training: Split, validation: Split
-) -> dict[str, npt.NDArray[np.float64]]:
-    """Logits (N, F) of the validation images after the last epoch, told and, for told arms, told elsewhere."""
+def train_and_score(arm: str, seed: int, epochs: int, training: Split, validation: Split) -> Scored:
+    """An arm after its last epoch."""
     torch.set_num_threads(1)
     torch.manual_seed(seed)
     student = Student(arm, len(training.table.labels))
-    train(student, seed, epochs, training)
+    train(student, seed, epochs, training, training.windows if arm == "marked" else training.told)
     sides = {arm: validation.told} | ({f"{arm}, elsewhere": validation.elsewhere} if arm in TOLD else {})
-    return {side: score(student, validation, boxes) for side, boxes in sides.items()}
+    if arm == "marked":
+        sides = {arm: torch.full_like(validation.told, torch.nan)}
+    found = {side: score(student, validation, boxes) for side, boxes in sides.items()}
+    hits = {}
+    if arm in FINDING:
+        hits = count_hits(found[arm][1], training.cells, validation.cells)
+    return Scored({side: logits for side, (logits, _) in found.items()}, hits)
 
 
-def train(student: Student, seed: int, epochs: int, split: Split) -> None:
+def count_hits(chosen: Tensor, before: Tensor, cells: Tensor) -> dict[str, tuple[float, float]]:
+    """By finding: how many of the marks the chosen cell lies in, and the cell that was marked most often before.
+
+    Args:
+        chosen: (N, F) cells.
+        before: (F, M, CELLS^2) marked cells of the training images.
+        cells: (F, N, CELLS^2) marked cells.
+    """
+    found = {}
+    for number, finding in enumerate(FINDINGS):
+        having = cells[number].any(1)
+        marked = cells[number, having]
+        own = marked.gather(1, chosen[having, number, None]).float().mean()
+        found[finding] = float(own), float(marked[:, before[number].sum(0).argmax()].float().mean())
+    return found
+
+
+def train(student: Student, seed: int, epochs: int, split: Split, boxes: Tensor) -> None:
     """AdamW by a cosine schedule, clipped as in mxa train; which box an image shows depends on seed, epoch and row."""
     steps = len(split.table) // BATCH
     target, mask = torch.from_numpy(split.table.target), torch.from_numpy(split.table.mask)
@@ -288,13 +397,22 @@ def train(student: Student, seed: int, epochs: int, split: Split) -> None:
         shown = torch.from_numpy(np.random.default_rng((seed, epoch)).integers(len(FINDINGS), size=len(split.table)))
         rows = torch.tensor([row for _, row in sampler]).view(-1, BATCH)
         for step, batch in enumerate(rows):
-            logits = student(scaled(split, batch), split.told[shown[batch], batch])
+            logits, cells = student(scaled(split, batch), boxes[shown[batch], batch], shown[batch])
             loss = masked_bce_with_logits(logits, target[batch], mask[batch])
+            if student.finder is not None:
+                loss = loss + finding_loss(cells, split.cells[:, batch].transpose(0, 1))
             optimizer.zero_grad()
             loss.backward()
             clip()
             optimizer.step()
             schedule.step_update(epoch * steps + step + 1)
+
+
+def finding_loss(scores: Tensor, cells: Tensor) -> Tensor:
+    """Cross-entropy of (B, F, CELLS^2) scores with the marked cells, as likely each; 0 where nothing is marked."""
+    number = cells.sum(2)
+    wanted = cells / number.clamp(min=1)[..., None]
+    return -(wanted * scores.log_softmax(2)).sum() / (number > 0).sum().clamp(min=1)
 
 
 def scaled(split: Split, rows: Tensor) -> Tensor:
@@ -303,30 +421,40 @@ def scaled(split: Split, rows: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def score(student: Student, split: Split, boxes: Tensor) -> npt.NDArray[np.float64]:
-    """(N, F) logits, each finding's with its own box shown."""
+def score(student: Student, split: Split, boxes: Tensor) -> tuple[npt.NDArray[np.float64], Tensor]:
+    """(N, F) logits and chosen cells, each finding's with its own box shown."""
     student.eval()
     columns = [split.table.labels.index(finding) for finding in FINDINGS]
     logits = np.empty((len(split.table), len(FINDINGS)))
+    chosen = torch.full(logits.shape, -1)
     for rows in torch.arange(len(split.table)).split(256):
         pictures = scaled(split, rows)
         for number, column in enumerate(columns):
-            logits[rows, number] = student(pictures, boxes[number, rows])[:, column].double().numpy()
-    return logits
+            shown = torch.full((len(rows),), number)
+            found, cells = student(pictures, boxes[number, rows], shown)
+            logits[rows, number] = found[:, column].double().numpy()
+            if student.finder is not None:
+                chosen[rows, number] = cells[:, number].argmax(1)
+    return logits, chosen
 
 
-def summarise(
-    scores: dict[tuple[str, int], dict[str, npt.NDArray[np.float64]]], table: Table, seeds: Sequence[int], drawn: int
-) -> dict[str, Any]:
+def summarise(scores: dict[tuple[str, int], Scored], table: Table, seeds: Sequence[int], drawn: int) -> dict[str, Any]:
     """By arm: AUROC of each finding and their mean, per seed, and the mean difference from plain with its interval."""
     columns = [table.labels.index(finding) for finding in FINDINGS]
     target, mask = table.target[:, columns], table.mask[:, columns]
     draws = Draws(table.frame["patient"].astype(str).tolist(), replicates=drawn)
-    sides = dict.fromkeys(side for found in scores.values() for side in found)
+    sides = dict.fromkeys(side for found in scores.values() for side in found.logits)
     found = {
-        side: [draws.auroc(scores[side.split(",")[0], seed][side], target, mask) for seed in seeds] for side in sides
+        side: [draws.auroc(scores[side.split(",")[0], seed].logits[side], target, mask) for seed in seeds]
+        for side in sides
     }
-    return {side: _arm(ones, found.get("plain") if side != "plain" else None) for side, ones in found.items()}
+    summary = {side: _arm(ones, found.get("plain") if side != "plain" else None) for side, ones in found.items()}
+    for (arm, _), one in scores.items():
+        if one.hits:
+            summary[arm].setdefault("hits", []).append(
+                {name: np.round(two, 4).tolist() for name, two in one.hits.items()}
+            )
+    return summary
 
 
 def _arm(ones: Sequence[Bootstrap], plain: Sequence[Bootstrap] | None) -> dict[str, Any]:
