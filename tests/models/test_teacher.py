@@ -46,6 +46,27 @@ def test_each_teacher_has_its_own_contract(pixels: torch.Tensor) -> None:
     torch.testing.assert_close(Teacher([one], CHEXPERT14)(pixels), expected.detach(), atol=1e-3, rtol=1e-3)
 
 
+def test_its_maps_are_its_logits_taken_apart(pixels: torch.Tensor) -> None:
+    """No Finding has an output of its own here, so every map's mean is its logit; a finding it lacks has none."""
+    some = label_set([*list(CHEXPERT14)[:5], "Hernia"])
+    teacher = Teacher([classifier(preprocess=Preprocess(size=96))], some)
+    logits, maps = teacher.look(pixels)
+    torch.testing.assert_close(logits, teacher(pixels))
+    assert maps.shape == (3, 6, 3, 3)
+    torch.testing.assert_close(maps.mean((2, 3)), logits, atol=1e-4, rtol=1e-4)
+    assert maps.std((2, 3))[:, :5].min() > 0
+    assert not maps[:, 5].any()
+
+
+def test_maps_of_several_teachers_have_the_finest_ones_size(pixels: torch.Tensor) -> None:
+    coarse, fine = classifier(), classifier(preprocess=Preprocess(size=128), seed=1)
+    together = Teacher([coarse, fine], CHEXPERT14).look(pixels)[1]
+    one, two = (Teacher([own], CHEXPERT14).look(pixels)[1] for own in (coarse, fine))
+    assert two.shape[-2:] == (4, 4)
+    expected = (nnf.interpolate(one, (4, 4), mode="bilinear") + two) / 2
+    torch.testing.assert_close(together, expected, atol=1e-4, rtol=1e-4)
+
+
 def test_several_teachers_give_their_mean(pixels: torch.Tensor) -> None:
     some = label_set(["Edema", "Hernia"])
     one, two = classifier(), classifier(some, Preprocess(size=32), seed=1)

@@ -124,6 +124,9 @@ def test_learning_rate_scales_with_the_batch() -> None:
         (lambda: KdConfig(type="hard", tau=2.0), "kd.tau"),
         (lambda: KdConfig(no_finding="mean"), "kd.no_finding"),
         (lambda: KdConfig(cache="x"), "kd.cache"),
+        (lambda: KdConfig(teacher="t", regions=-1), "kd.regions"),
+        (lambda: KdConfig(regions=1), "kd.regions is 1, but kd.teacher is not given"),
+        (lambda: KdConfig(teacher="t", cache="x", regions=1), "kd.regions is 1, but a cache holds logits alone"),
     ],
 )
 def test_wrong_values_are_named(make: object, named: str) -> None:

@@ -13,6 +13,7 @@ import torch
 from conftest import interrupt_at, same_state, small_config, write_chexpert
 from mxa.data.augment import Augment
 from mxa.data.decode import decode_all
+from mxa.data.loader import Batch
 from mxa.data.options import DataOptions, read
 from mxa.errors import ArtifactError, ConfigError
 from mxa.labels import CHEXPERT14
@@ -95,6 +96,42 @@ def test_everything_is_logged_apart(config: TrainConfig, teacher: str) -> None:
     assert "## Teacher" in (result.model / "README.md").read_text()
     saved = torch.load(result.folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
     assert {key.split(".")[0] for key in saved} == {"model", "ema"}, "the teacher is not in the checkpoints"
+
+
+def test_boxes_follow_the_teachers_maps(config: TrainConfig) -> None:
+    """What is taught is logged and part of the loss; boxes come nearer to it."""
+    kd = replace(config.kd, alpha=0.3, regions=2.0)
+    optim = replace(config.optim, epochs=4, region_lr=20.0)
+    rows = history(train(replace(config, kd=kd, optim=optim)).folder)
+    names = ("loss", "base_loss", "distill_loss", "region_loss")
+    for row in rows:
+        total, base_loss, distill, regions = (float(row[f"train/{name}"]) for name in names)
+        assert total == pytest.approx(0.7 * base_loss + 0.3 * distill + 2 * regions, rel=1e-4)
+    distances = [float(row["train/region_loss"]) for row in rows]
+    assert distances[-1] < 0.8 * distances[0]
+
+
+def test_regions_are_not_taught_to_a_model_without_them(config: TrainConfig) -> None:
+    plain = replace(config, model=ModelConfig(name="efficientvit_m0"), kd=replace(config.kd, regions=1.0))
+    with pytest.raises(ConfigError, match=r"kd\.regions is given, but the model has no region predictor"):
+        train(plain)
+
+
+def test_the_shown_findings_are_the_images_own(config: TrainConfig) -> None:
+    """Positive, counted, known to the teacher, and with a place: not No Finding."""
+    source = distillation.LiveTeacher(config, read(config.data))
+    image = torch.randint(0, 256, (3, 1, 64, 64), dtype=torch.uint8)
+    target, mask = torch.zeros(3, 14), torch.ones(3, 14, dtype=torch.bool)
+    target[0, [CHEXPERT14.index("No Finding"), CHEXPERT14.index("Edema")]] = 1
+    target[1, CHEXPERT14.index("Edema")] = 1
+    mask[1] = False
+    batch = Batch(image, target, mask, torch.arange(3))
+    expected = torch.zeros(3, 14, dtype=torch.bool)
+    expected[0, CHEXPERT14.index("Edema")] = True
+    assert torch.equal(source._shown(batch), expected)
+    logits, regions = source.look(batch)
+    torch.testing.assert_close(logits, source(batch))
+    assert regions[1:].isnan().all()
 
 
 def test_the_teachers_own_auc(config: TrainConfig, teacher: str) -> None:

@@ -45,7 +45,7 @@ def one_step(
     module: ClassifierModule, optimizer: torch.optim.Optimizer, batch: Batch, watch: WatchRegions
 ) -> torch.Tensor:
     """What Lightning does with a batch."""
-    loss = module._loss(module(batch.image).float(), batch)
+    loss = module._loss(module(batch.image).float(), batch, {})
     loss.backward()
     watch.on_before_optimizer_step(module.trainer, module, optimizer)
     module.configure_gradient_clipping(optimizer)
@@ -219,7 +219,7 @@ def test_a_rate_of_0_keeps_the_weights() -> None:
     module, batch = make_module(replace(OPTIM, lr_batch_size=4, region_lr=0.0)), make_batch()
     before = {name: parameter.detach().clone() for name, parameter in module.model.named_parameters()}
     optimizer = module.configure_optimizers()["optimizer"]
-    module._loss(module(batch.image).float(), batch).backward()
+    module._loss(module(batch.image).float(), batch, {}).backward()
     optimizer.step()
     still = {name for name, parameter in module.model.named_parameters() if torch.equal(parameter, before[name])}
     moving = {name for name, parameter in module.model.named_parameters() if parameter.grad.abs().max() > 1e-5}

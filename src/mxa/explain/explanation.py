@@ -14,9 +14,9 @@ import torch
 from mxa.deploy.sources import known_views, read_source
 from mxa.errors import ConfigError
 from mxa.evaluation.metrics import sigmoid
-from mxa.explain.cam import class_activation_maps
 from mxa.labels import LabelSet
 from mxa.models.artifact import Classifier
+from mxa.models.cam import class_activation_maps
 from mxa.preprocess import Box
 
 Window = tuple[float, float, float, float]

@@ -21,8 +21,8 @@ from mxa.data.table import Table
 from mxa.errors import ConfigError, DataError
 from mxa.evaluation.localisation import GRID, Located
 from mxa.evaluation.metrics import BoolArray, FloatArray
-from mxa.explain.cam import class_activation_maps
 from mxa.models.artifact import Classifier
+from mxa.models.cam import class_activation_maps
 from mxa.predict import BATCH_SIZE
 from mxa.preprocess import Preprocess
 

@@ -17,6 +17,7 @@ from mxa.errors import ArtifactError
 from mxa.labels import LabelSet
 from mxa.models.adapter import TeacherOutputAdapter
 from mxa.models.artifact import Classifier, fingerprint, load
+from mxa.models.cam import activation_maps
 from mxa.models.xrv import PREFIX
 from mxa.preprocess import Preprocess
 
@@ -105,6 +106,7 @@ class Teacher(nn.Module):
         self.adapter = TeacherOutputAdapter([trained_outputs(one) for one in classifiers], labels, no_finding)
         self.networks = nn.ModuleList(one.model.to(memory_format=torch.channels_last) for one in classifiers)
         self.contracts: list[Preprocess] = [one.preprocess for one in classifiers]
+        self.names = [one.architecture.name for one in classifiers]
         self.requires_grad_(False)
         self.train(False)
 
@@ -134,6 +136,29 @@ class Teacher(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         """(B, 1, S, S) uint8 -> (B, L) float32 logits of the student's findings, 0 where ``known`` is False."""
         return self.adapter(self.outputs(pixels))
+
+    @torch.no_grad()
+    def look(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """The logits, taken apart by place (:mod:`mxa.models.cam`).
+
+        Args:
+            pixels: (B, 1, S, S) uint8, as the student's data set gives them.
+
+        Returns:
+            Logits (B, L) as :meth:`forward` gives them, and maps (B, L, h, w) of the same findings: what the logits
+            would be if the whole map were as it is there. Several teachers' maps are brought to the size of the finest.
+
+        Raises:
+            ConfigError: a teacher has no exact class-activation map.
+        """
+        looked = [
+            activation_maps(net, name, _input(pixels, own))[:2]
+            for net, own, name in zip(self.networks, self.contracts, self.names, strict=True)
+        ]
+        finest = max((maps.shape[-2:] for _, maps in looked), key=lambda size: size[0] * size[1])
+        maps = torch.cat([nnf.interpolate(maps.float(), finest, mode="bilinear") for _, maps in looked], dim=1)
+        logits = self.adapter(torch.cat([logits.float() for logits, _ in looked], dim=1))
+        return logits, self.adapter(maps.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
 def _input(pixels: Tensor, contract: Preprocess) -> Tensor:

@@ -186,7 +186,7 @@ class History(lt.Callback):
             "train/loss": float(trainer.callback_metrics["train/loss_epoch"]),
             "images_per_s": round(self._rate, 1),
         }
-        for key in ("train/base_loss", "train/distill_loss"):
+        for key in ("train/base_loss", "train/distill_loss", "train/region_loss"):
             if key in trainer.callback_metrics:
                 row[key] = float(trainer.callback_metrics[key])
         for name, result in pl_module.evaluations.items():

@@ -142,6 +142,9 @@ class KdConfig:
     """Give the labels of findings that no teacher knows their full weight instead of the paper's 1 - alpha."""
     teach_masked: bool = False
     """Distil also where the label is masked (uncertain with u-ignore, blank with ignore, not annotated)."""
+    regions: float = 0.0
+    """Weight of the distance between the MXA blocks' boxes and where the teacher's class-activation maps of an image's
+    own findings have their weight. The teacher must run live (no cache). 0 is off."""
     cache: str = ""
     """Folder of logits that `mxa teacher predict` stored; used instead of running the teacher in each step. The teacher
     has then seen the pictures without augmentation. Empty runs it."""
@@ -153,12 +156,19 @@ class KdConfig:
             raise ConfigError(f"kd.no_finding is {self.no_finding!r}; choose one of {', '.join(NO_FINDING_RULES)}")
         _require(0 <= self.alpha <= 1, "kd.alpha", self.alpha, "from 0 to 1")
         _require(self.tau > 0, "kd.tau", self.tau, "positive")
+        _require(self.regions >= 0, "kd.regions", self.regions, "0 or more")
         if self.type == "hard" and self.tau != 1:
             raise ConfigError(
                 f"kd.tau is {self.tau!r}, but hard targets have no temperature; leave it at 1 or use soft"
             )
         if self.cache and not self.teachers:
             raise ConfigError("kd.cache is given without kd.teacher; name the teacher whose logits it holds")
+        if self.regions and (self.cache or not self.teachers):
+            raise ConfigError(
+                f"kd.regions is {self.regions!r}, but a cache holds logits alone: give kd.teacher without kd.cache"
+                if self.cache
+                else f"kd.regions is {self.regions!r}, but kd.teacher is not given; name the teacher that shows them"
+            )
 
     @property
     def teachers(self) -> tuple[str, ...]:

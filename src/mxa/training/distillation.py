@@ -5,7 +5,7 @@ without augmentation, once, and a step costs one indexing.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,14 +15,16 @@ from torch import Tensor
 from mxa.data.loader import Batch, EpochSampler, RadiographDataset, make_loader
 from mxa.data.table import Table
 from mxa.evaluation.metrics import Evaluation, evaluate
-from mxa.labels import LabelSet
+from mxa.labels import NO_FINDING, LabelSet
 from mxa.models.adapter import TeacherOutputAdapter
 from mxa.models.artifact import read_config
+from mxa.models.cam import class_activation_maps
 from mxa.models.teacher import load_teachers, ready_teacher, teacher_fingerprint
 from mxa.training.config import TrainConfig
 from mxa.training.loaders import loading_processes
 from mxa.training.losses import DistillationLoss, DistillationTerms
 from mxa.training.provenance import split_otherwise
+from mxa.training.taught_regions import region_distance, taught_regions
 from mxa.training.teacher_cache import open_cache
 
 log = logging.getLogger(__name__)
@@ -51,6 +53,9 @@ class TeacherLogits(Protocol):
     def __call__(self, batch: Batch) -> Tensor:
         """(B, L) logits of the student's findings."""
 
+    def look(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Logits, and (B, 4) where the batch's own findings are, NaN where that cannot be told."""
+
 
 class LiveTeacher:
     """Runs the teacher on each batch.
@@ -58,6 +63,9 @@ class LiveTeacher:
     Args:
         config: names the teachers.
         table: the data set.
+
+    Raises:
+        ConfigError: regions are to be taught and a teacher has no exact class-activation map.
     """
 
     def __init__(self, config: TrainConfig, table: Table) -> None:
@@ -65,6 +73,10 @@ class LiveTeacher:
         self.teacher = ready_teacher(models, table.labels, config.kd.no_finding)
         self.description = [one.describe() for one in models]
         self._config = config
+        if config.kd.regions:
+            for one in models:  # the check waits for the device: once, not in every step
+                size = one.classifier.preprocess.size
+                class_activation_maps(one.classifier, torch.zeros(1, 1, size, size, dtype=torch.uint8))
 
     @property
     def known(self) -> Tensor:
@@ -89,6 +101,16 @@ class LiveTeacher:
         """(B, L) logits."""
         logits: Tensor = self.teacher(batch.image)
         return logits
+
+    def look(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Logits and regions, in one pass."""
+        logits, maps = self.teacher.look(batch.image)
+        return logits, taught_regions(maps, self._shown(batch))
+
+    def _shown(self, batch: Batch) -> Tensor:
+        """(B, L) bool: findings that the labels say are there, that the teacher knows and that have a place."""
+        has_place = torch.tensor([finding != NO_FINDING for finding in self.teacher.labels], device=self.known.device)
+        return (batch.target > 0.5) & batch.mask & self.known & has_place
 
 
 class CachedTeacher:
@@ -124,13 +146,17 @@ class CachedTeacher:
         """(B, L) logits."""
         return self.logits[batch.row]
 
+    def look(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """A cache knows no regions; the configuration refuses to ask it."""
+        raise NotImplementedError("a cache holds logits alone")
+
 
 class Distiller:
     """The loss of a batch with a teacher, and the mean of the findings' weights over an epoch.
 
     Args:
         source: where the teacher's logits come from.
-        loss: the loss.
+        loss: the loss; its configuration says whether regions are taught.
         validation: the teacher's own figures on the validation split.
         description: what the run remembers of the teacher, as plain JSON values.
     """
@@ -148,9 +174,24 @@ class Distiller:
         self.source.to(device)
         self.loss = self.loss.to(device)
 
-    def __call__(self, student: Tensor, batch: Batch) -> DistillationTerms:
-        """The loss of the student's (B, L) logits."""
-        terms = self.loss(student, self.source(batch), batch.target, batch.mask)
+    @property
+    def teaches_regions(self) -> bool:
+        """Whether the loss needs the student's boxes."""
+        return self.loss.config.regions > 0
+
+    def __call__(self, student: Tensor, batch: Batch, boxes: Mapping[str, Tensor]) -> DistillationTerms:
+        """The loss of a batch.
+
+        Args:
+            student: (B, L) its logits.
+            batch: the batch.
+            boxes: of each MXA block (B, 4), where regions are taught.
+        """
+        logits, regions = self.source.look(batch) if self.teaches_regions else (self.source(batch), None)
+        terms = self.loss(student, logits, batch.target, batch.mask)
+        if regions is not None:
+            distance = region_distance(boxes, regions)
+            terms = terms._replace(total=terms.total + self.loss.config.regions * distance, regions=distance.detach())
         self._weights = terms.weights if self._weights is None else self._weights + terms.weights
         self._steps += 1
         return terms

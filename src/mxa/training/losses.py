@@ -41,12 +41,15 @@ class DistillationTerms(NamedTuple):
         base: scalar; the loss on the labels alone, without its factor.
         distill: scalar; the loss against the teacher alone, without its factor.
         weights: (L,) the weight of each finding in ``distill``, 0 where the teacher does not know it.
+        regions: scalar; how far the MXA blocks' boxes are from the teacher's regions, without its factor; None where
+            that is not taught.
     """
 
     total: Tensor
     base: Tensor
     distill: Tensor
     weights: Tensor
+    regions: Tensor | None = None
 
 
 class DistillationLoss:

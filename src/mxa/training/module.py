@@ -67,6 +67,11 @@ class ClassifierModule(lt.LightningModule):
         compiled: bool = False,
     ) -> None:
         super().__init__()
+        teaches_regions = distiller is not None and distiller.teaches_regions
+        if teaches_regions and not region_parameters(model):
+            raise ConfigError(
+                "kd.regions is given, but the model has no region predictor; train a model with MXA blocks"
+            )
         if optim.needs_regions and not region_parameters(model):
             raise ConfigError(
                 f"optim.region_lr is {optim.region_lr!r}, optim.region_warmup_epochs {optim.region_warmup_epochs!r} "
@@ -82,7 +87,8 @@ class ClassifierModule(lt.LightningModule):
         self.distiller = distiller
         self.augmenter = augmenter
         self._plan: list[Layer] = []
-        network: Any = model.forward_with_regions if optim.region_area else model.forward
+        self._needs_boxes = optim.region_area > 0 or teaches_regions
+        network: Any = model.forward_with_regions if self._needs_boxes else model.forward
         self._network = torch.compile(network) if compiled else network
         # The head is left out, as in timm.
         self._clip = AdaptiveClip(list(model.parameters())[:-2], optim.agc) if optim.agc else None
@@ -107,7 +113,7 @@ class ClassifierModule(lt.LightningModule):
     def _see(self, image: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The logits, and each block's boxes (B, 4) where the loss needs them."""
         seen = self._network(self.preprocess.scale(image.to(self.dtype)))
-        return seen if self.optim.region_area else (seen, {})
+        return seen if self._needs_boxes else (seen, {})
 
     # ---------------------------------------------------------------- training
 
@@ -136,20 +142,22 @@ class ClassifierModule(lt.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of one batch."""
         logits, boxes = self._see(batch.image)
-        loss = self._loss(logits.float(), batch)
-        if boxes:
+        loss = self._loss(logits.float(), batch, boxes)
+        if self.optim.region_area:
             loss = loss + self.optim.region_area * mean_area(boxes)
         self._watch(loss.detach(), batch.row)
         size = len(batch.row)
         self.log("train/loss", loss.detach(), on_step=True, on_epoch=True, batch_size=size, sync_dist=together())
         return loss
 
-    def _loss(self, logits: Tensor, batch: Batch) -> Tensor:
+    def _loss(self, logits: Tensor, batch: Batch, boxes: Mapping[str, Tensor]) -> Tensor:
         """On the labels, and on the teacher where there is one."""
         if self.distiller is None:
             return masked_bce_with_logits(logits, batch.target, batch.mask)
-        terms = self.distiller(logits, batch)
+        terms = self.distiller(logits, batch, boxes)
         parts = {"train/base_loss": terms.base, "train/distill_loss": terms.distill}
+        if terms.regions is not None:
+            parts["train/region_loss"] = terms.regions
         self.log_dict(parts, on_step=False, on_epoch=True, batch_size=len(batch.row), sync_dist=together())
         return terms.total
 

@@ -116,20 +116,7 @@ class MomentRegion(_MapFeatures):
         """Predict the boxes: (B, C, H, W) -> (B, 4), as :meth:`RegionPredictor.forward`."""
         raw = self.head(self.features(x))
         raw = raw.to(torch.promote_types(raw.dtype, torch.float32))
-        weight = raw.flatten(1).softmax(1).view(raw.shape[0], *raw.shape[2:])
-        centre_x, size_x = self._axis(weight.sum(1))
-        centre_y, size_y = self._axis(weight.sum(2))
-        low = torch.stack([centre_x - size_x / 2, centre_y - size_y / 2], dim=1).clamp(min=0)
-        high = torch.stack([centre_x + size_x / 2, centre_y + size_y / 2], dim=1).clamp(max=1)
-        return torch.cat([low, high], dim=1)
-
-    def _axis(self, weight: Tensor) -> tuple[Tensor, Tensor]:
-        """Centre and size (B,) of the distribution (B, n) over one axis's pixels, in [0, 1] of the axis."""
-        n = weight.shape[1]
-        pixels = (torch.arange(n, dtype=weight.dtype, device=weight.device) + 0.5) / n
-        centre = weight @ pixels
-        variance = (weight * (pixels - centre.unsqueeze(1)).square()).sum(1)
-        return centre, (12 * variance + self.min_size**2).sqrt()
+        return moment_box(raw.flatten(1).softmax(1).view(raw.shape[0], *raw.shape[2:]), self.min_size)
 
 
 class SeveralRegions(nn.Module):
@@ -146,6 +133,24 @@ class SeveralRegions(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Predict the boxes: (B, C, H, W) -> (B, K, 4)."""
         return torch.stack([predictor(x) for predictor in self.predictors], dim=1)
+
+
+def moment_box(weight: Tensor, min_size: float) -> Tensor:
+    """(B, 4) boxes of distributions (B, h, w) over a map: of their centroid and spread, see :class:`MomentRegion`."""
+    centre_x, size_x = _moments(weight.sum(1), min_size)
+    centre_y, size_y = _moments(weight.sum(2), min_size)
+    low = torch.stack([centre_x - size_x / 2, centre_y - size_y / 2], dim=1).clamp(min=0)
+    high = torch.stack([centre_x + size_x / 2, centre_y + size_y / 2], dim=1).clamp(max=1)
+    return torch.cat([low, high], dim=1)
+
+
+def _moments(weight: Tensor, min_size: float) -> tuple[Tensor, Tensor]:
+    """Centre and size (B,) of the distribution (B, n) over one axis's pixels, in [0, 1] of the axis."""
+    n = weight.shape[1]
+    pixels = (torch.arange(n, dtype=weight.dtype, device=weight.device) + 0.5) / n
+    centre = weight @ pixels
+    variance = (weight * (pixels - centre.unsqueeze(1)).square()).sum(1)
+    return centre, (12 * variance + min_size**2).sqrt()
 
 
 def _logit(p: float) -> float:

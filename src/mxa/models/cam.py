@@ -48,16 +48,36 @@ def class_activation_maps(classifier: Classifier, pixels: Tensor) -> Maps:
     Raises:
         ConfigError: the network has another head, so that there is no exact map.
     """
-    model: Any = classifier.model
-    name = classifier.architecture.name
-    parameter = next(classifier.model.parameters())
-    features, boxes = _last_map(model, name, classifier.preprocess.scale(pixels.to(parameter.device, parameter.dtype)))
-    logits = model.forward_head(features)
-    batch, channels, height, width = features.shape
-    positions = features.permute(0, 2, 3, 1).reshape(-1, channels, 1, 1)
-    maps = model.forward_head(positions).reshape(batch, height, width, -1).permute(0, 3, 1, 2)
+    model, name = classifier.model, classifier.architecture.name
+    parameter = next(model.parameters())
+    logits, maps, boxes = activation_maps(
+        model, name, classifier.preprocess.scale(pixels.to(parameter.device, parameter.dtype))
+    )
     _check_sum(name, maps, logits)
     return Maps(logits.float(), maps.float(), boxes)
+
+
+def activation_maps(model: nn.Module, name: str, x: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """Logits (B, L), maps (B, L, h, w) and boxes of scaled pictures (B, 1, S, S).
+
+    Whether the maps' means are the logits is not compared here: that waits for the device
+    (:func:`class_activation_maps` does).
+
+    Args:
+        model: as for :func:`class_activation_maps`, in evaluation mode.
+        name: its name, for messages.
+        x: the pictures.
+
+    Raises:
+        ConfigError: its head does not start from one map.
+    """
+    network: Any = model
+    features, boxes = _last_map(model, name, x)
+    logits = network.forward_head(features)
+    batch, channels, height, width = features.shape
+    positions = features.permute(0, 2, 3, 1).reshape(-1, channels, 1, 1)
+    maps = network.forward_head(positions).reshape(batch, height, width, -1).permute(0, 3, 1, 2)
+    return logits, maps, boxes
 
 
 def _last_map(model: nn.Module, name: str, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from mxa.errors import ConfigError
-from mxa.explain.cam import class_activation_maps
 from mxa.labels import CHEXPERT14
 from mxa.models.artifact import Architecture, Classifier
 from mxa.models.build import build_model
+from mxa.models.cam import class_activation_maps
 from mxa.preprocess import Preprocess
 
 SIZE = 160
