@@ -5,7 +5,17 @@ import pytest
 import torch
 from PIL import Image, ImageEnhance, ImageOps
 
-from mxa.data.batch_tones import COUNTED, KNOWN, counted_tables, known_tables, look_up, sharpen, to_grey
+from mxa.data.batch_tones import (
+    COUNTED,
+    KNOWN,
+    _histogram,
+    _scattered,
+    counted_tables,
+    known_tables,
+    look_up,
+    sharpen,
+    to_grey,
+)
 
 
 def pictures(count: int, side: int) -> np.ndarray:
@@ -41,6 +51,13 @@ def test_counted_tables_are_pillows(side: int) -> None:
                 "ContrastIncreasing": lambda one=one, k=k: ImageEnhance.Contrast(one).enhance(factor[k]),
             }[name]()
             np.testing.assert_array_equal(found[k], np.asarray(expected))
+
+
+def test_greys_are_counted_alike_on_every_device() -> None:
+    flat = torch.from_numpy(pictures(4, 20)).flatten(1)
+    expected = np.stack([np.bincount(one, minlength=256) for one in flat.numpy()])
+    np.testing.assert_array_equal(_histogram(flat).numpy(), expected)
+    np.testing.assert_array_equal(_scattered(flat).numpy(), expected)
 
 
 def test_sharpening_is_pillows() -> None:

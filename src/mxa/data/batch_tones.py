@@ -61,9 +61,18 @@ def counted_tables(image: Tensor, operation: Tensor, factor: Tensor) -> Tensor:
 
 def _histogram(flat: Tensor) -> Tensor:
     """(C, P) uint8 -> (C, 256) float64, how many pixels have each grey."""
+    if flat.device.type != "cpu":
+        return _scattered(flat)
     # 32 bits hold the places of eight million pictures, and are counted in half the time of 64.
     places = torch.arange(len(flat), device=flat.device, dtype=torch.int32)[:, None] * 256 + flat
     return torch.bincount(places.flatten(), minlength=256 * len(flat)).view(-1, 256).double()
+
+
+def _scattered(flat: Tensor) -> Tensor:
+    """As :func:`_histogram`; two and a half times as slow on the CPU, but an accelerator need not be waited for."""
+    one = torch.ones((), dtype=torch.int32, device=flat.device).expand_as(flat)
+    found = torch.zeros(len(flat), 256, dtype=torch.int32, device=flat.device)
+    return found.scatter_add_(1, flat.long(), one).double()
 
 
 def _stretch(histogram: Tensor, grey: Tensor) -> Tensor:

@@ -73,6 +73,7 @@ class LiveTeacher:
         self.teacher = ready_teacher(models, table.labels, config.kd.no_finding)
         self.description = [one.describe() for one in models]
         self._config = config
+        self._placed = torch.tensor([finding != NO_FINDING for finding in table.labels])
         if config.kd.regions:
             for one in models:  # the check waits for the device: once, not in every step
                 size = one.classifier.preprocess.size
@@ -96,6 +97,7 @@ class LiveTeacher:
     def to(self, device: torch.device) -> None:
         """Move to a device, in place."""
         self.teacher.to(device)
+        self._placed = self._placed.to(device)
 
     def __call__(self, batch: Batch) -> Tensor:
         """(B, L) logits."""
@@ -109,8 +111,7 @@ class LiveTeacher:
 
     def _shown(self, batch: Batch) -> Tensor:
         """(B, L) bool: findings that the labels say are there, that the teacher knows and that have a place."""
-        has_place = torch.tensor([finding != NO_FINDING for finding in self.teacher.labels], device=self.known.device)
-        return (batch.target > 0.5) & batch.mask & self.known & has_place
+        return (batch.target > 0.5) & batch.mask & self.known & self._placed
 
 
 class CachedTeacher:
