@@ -78,7 +78,7 @@ def test_a_compiled_step_gives_the_same_gradients(monkeypatch: pytest.MonkeyPatc
     assert compiled._network != compiled.model.forward
     assert plain.state_dict().keys() == compiled.state_dict().keys()
     for module in (plain, compiled):
-        module._loss(module(batch.image), batch).backward()
+        module._loss(module(batch.image), batch, {}).backward()
     for (name, one), other in zip(plain.model.named_parameters(), compiled.model.parameters(), strict=True):
         torch.testing.assert_close(one.grad, other.grad, rtol=1e-4, atol=1e-6, msg=name)
 
@@ -89,7 +89,7 @@ def test_the_compiler_gives_the_same_gradients() -> None:
     batch = make_batch()
     plain, compiled = make_module(), make_module(compiled=True)
     for module in (plain, compiled):
-        module._loss(module(batch.image), batch).backward()
+        module._loss(module(batch.image), batch, {}).backward()
     for (name, one), other in zip(plain.model.named_parameters(), compiled.model.parameters(), strict=True):
         torch.testing.assert_close(one.grad, other.grad, rtol=1e-3, atol=1e-5, msg=name)
 
