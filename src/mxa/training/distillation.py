@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mxa.data.loader import Batch, EpochSampler, RadiographDataset, make_loader
 from mxa.data.table import Table
+from mxa.errors import ConfigError
 from mxa.evaluation.metrics import Evaluation, evaluate
 from mxa.labels import NO_FINDING, LabelSet
 from mxa.models.adapter import TeacherOutputAdapter
@@ -148,8 +149,12 @@ class CachedTeacher:
         return self.logits[batch.row]
 
     def look(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """A cache knows no regions; the configuration refuses to ask it."""
-        raise NotImplementedError("a cache holds logits alone")
+        """Refuse: a cache holds no maps.
+
+        Raises:
+            ConfigError: always; :class:`mxa.training.config.KdConfig` refuses such a run before it gets here.
+        """
+        raise ConfigError("kd.regions needs the teacher's maps, but kd.cache holds logits alone; leave kd.cache out")
 
 
 class Distiller:
