@@ -119,10 +119,15 @@ def run(config: TrainConfig, images: int) -> Epoch:
         raise RuntimeError(
             f"{REPORTER.name} reported {len(times)} epochs instead of {EPOCHS}; has its message changed?"
         )
-    with (Path(config.out) / "history.csv").open(newline="", encoding="utf-8") as stream:
-        rate = float(list(csv.DictReader(stream))[-1]["images_per_s"])
+    rate = images_per_second(Path(config.out))[-1]
     shutil.rmtree(config.out)
     return Epoch(times[-1] - times[-2], images / rate)
+
+
+def images_per_second(run: Path) -> list[float]:
+    """Of each epoch's training, as a run's folder has them."""
+    with (run / "history.csv").open(newline="", encoding="utf-8") as stream:
+        return [float(row["images_per_s"]) for row in csv.DictReader(stream)]
 
 
 @contextmanager
@@ -145,10 +150,10 @@ def reports() -> Iterator[list[float]]:
         REPORTER.setLevel(level)
 
 
-def make_fixed_step(options: argparse.Namespace) -> Callable[[], None]:
-    """The runs' step on one random batch."""
+def make_fixed_step(options: argparse.Namespace, *, compiled: bool = False) -> Callable[[], None]:
+    """The runs' step on one random batch that lies on the device, without augmentation and teacher."""
     network = build_model(options.model, len(LABELS), options.image)
-    module = make_module(network, OptimConfig(batch_size=options.batch))
+    module = make_module(network, OptimConfig(batch_size=options.batch), compiled=compiled)
     return make_step(module, random_batch(options.batch, options.image), bf16=uses_bf16(options.precision))
 
 

@@ -9,7 +9,8 @@ device. The JSON also has
 
 - projection: minutes of the paper's 50 epochs: the first one as it was, the others as the median of the measured ones;
 - teacher: seconds for all cached logits, once;
-- busy: how many per cent of the time a kernel was running, by `nvidia-smi` twice a second during the measured run;
+- busy: how many per cent of the time a kernel was running, by `nvidia-smi` twice a second during the whole run, its start and
+  validation included;
 - profile: which operations a step's time on the device is spent in.
 
 On a GPU of the H200's kind the whole takes some minutes and 12 GB of disk; on a CPU days, so give few --images there.
@@ -23,7 +24,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from csv import DictReader
 from itertools import pairwise
 from pathlib import Path
 from statistics import mean, median
@@ -32,11 +32,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from epoch import reports, steps_alone
-from networks import DENSENET, LABELS, random_batch, uses_bf16
+from epoch import images_per_second, make_fixed_step, reports, steps_alone
+from networks import DENSENET, LABELS
 from numpy.lib.format import open_memmap
 from record import Table, against_one, make_parser, positive, publish
-from stepper import make_module, make_step
 from timing import Timing
 
 from mxa.data.options import CsvOptions, DataOptions, read
@@ -81,10 +80,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         with reports() as times, utilisation() as busy:
             begun = time.time()
             train(config)
-        rates = images_per_second(folder / "run" / "history.csv")[1:]
+        rates = images_per_second(folder / "run")[1:]
     whole = [end - start for start, end in pairwise(times)]
     batches = options.images // options.batch
-    step = fixed_step(options)
+    step = make_fixed_step(options, compiled=options.compile)
     alone = [steps_alone(step, batches, options.seconds).whole for _ in whole]
     training = [batches * options.batch / rate for rate in rates]
     columns = {
@@ -174,13 +173,6 @@ def random_pack(table: Radiographs, folder: Path, preprocess: Preprocess) -> Non
     (folder / MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
 
 
-def fixed_step(options: argparse.Namespace) -> Callable[[], None]:
-    """The run's step on one batch that lies on the device, without augmentation and teacher."""
-    network = build_model(options.model, len(LABELS), options.image)
-    module = make_module(network, OptimConfig(batch_size=options.batch), compiled=options.compile)
-    return make_step(module, random_batch(options.batch, options.image), bf16=uses_bf16(options.precision))
-
-
 @contextmanager
 def utilisation() -> Iterator[list[float]]:
     """Per cent of each half second in which a kernel ran, filled at the end; empty without `nvidia-smi`."""
@@ -196,12 +188,6 @@ def utilisation() -> Iterator[list[float]]:
             process.terminate()
             output, _ = process.communicate()
             found += [float(line) for line in output.splitlines() if line.strip().isdigit()]
-
-
-def images_per_second(history: Path) -> list[float]:
-    """Of each epoch's training."""
-    with history.open(newline="", encoding="utf-8") as stream:
-        return [float(row["images_per_s"]) for row in DictReader(stream)]
 
 
 def profile(step: Callable[[], None]) -> list[dict[str, Any]]:
