@@ -9,8 +9,8 @@ device. The JSON also has
 
 - projection: minutes of the paper's 50 epochs: the first one as it was, the others as the median of the measured ones;
 - teacher: seconds for all cached logits, once;
-- busy: how many per cent of the time a kernel was running, by `nvidia-smi` twice a second during the whole run, its start and
-  validation included;
+- busy: how many per cent of the time a kernel was running, by `nvidia-smi` twice a second during the whole run, its
+  start and validation included;
 - profile: which operations a step's time on the device is spent in.
 
 On a GPU of the H200's kind the whole takes some minutes and 12 GB of disk; on a CPU days, so give few --images there.

@@ -17,7 +17,8 @@ from mxa.data.loader import Batch
 from mxa.data.options import DataOptions, read
 from mxa.errors import ArtifactError, ConfigError
 from mxa.labels import CHEXPERT14
-from mxa.models.artifact import load, save
+from mxa.models.artifact import Architecture, Classifier, load, save
+from mxa.models.build import build_model
 from mxa.models.teacher import Teacher
 from mxa.models.xrv import convert
 from mxa.predict import predict_table
@@ -115,6 +116,27 @@ def test_regions_are_not_taught_to_a_model_without_them(config: TrainConfig) -> 
     plain = replace(config, model=ModelConfig(name="efficientvit_m0"), kd=replace(config.kd, regions=1.0))
     with pytest.raises(ConfigError, match=r"kd\.regions is given, but the model has no region predictor"):
         train(plain)
+
+
+@pytest.mark.parametrize("name", ["test_convnext", "mobilenetv3_small_050"])
+def test_a_teacher_without_exact_maps_teaches_no_regions(config: TrainConfig, tmp_path: Path, name: str) -> None:
+    torch.manual_seed(0)
+    network = build_model(name, 14, 96).eval()
+    for parameter in network.get_classifier().parameters():
+        torch.nn.init.normal_(parameter)  # fresh ones are so small that any head is nearly linear
+    teacher = save(Classifier(network, Architecture(name, {}), CHEXPERT14, Preprocess(size=96), {}), tmp_path / "other")
+    with pytest.raises(ConfigError, match=f"no exact class-activation map of {name}"):
+        train(replace(config, kd=KdConfig(teacher=str(teacher), regions=1.0)))
+    assert not Path(config.out).exists()
+
+
+def test_a_cache_is_not_asked_for_regions(config: TrainConfig, tmp_path: Path) -> None:
+    cached = replace(config, kd=replace(config.kd, cache=str(tmp_path / "cache")))
+    fill_cache(cached)
+    table = read(config.data)
+    batch = Batch(*(torch.zeros(1) for _ in Batch._fields))
+    with pytest.raises(ConfigError, match=r"kd\.cache holds logits alone; leave kd\.cache out"):
+        distillation.CachedTeacher(cached, table).look(batch)
 
 
 def test_the_shown_findings_are_the_images_own(config: TrainConfig) -> None:

@@ -1,8 +1,8 @@
 """RandAugment's moves for a whole batch: bilinear, with a grey that comes in from outside.
 
 A shear or a shift moves whole rows, or whole columns, along themselves: each output pixel lies between two neighbours
-in its row, at the same distance for the row. That is two copies of rows and a weighted mean, a third of the time of
-sampling the plane, which only a rotation needs.
+in its row, at the same distance for the row. That is a copy of rows and a weighted mean, which takes less time than
+sampling the plane; only a rotation needs that.
 """
 
 import numpy as np

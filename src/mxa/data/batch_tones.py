@@ -69,7 +69,7 @@ def _histogram(flat: Tensor) -> Tensor:
 
 
 def _scattered(flat: Tensor) -> Tensor:
-    """As :func:`_histogram`; two and a half times as slow on the CPU, but an accelerator need not be waited for."""
+    """As :func:`_histogram`; slower on the CPU, but an accelerator need not be waited for."""
     one = torch.ones((), dtype=torch.int32, device=flat.device).expand_as(flat)
     found = torch.zeros(len(flat), 256, dtype=torch.int32, device=flat.device)
     return found.scatter_add_(1, flat.long(), one).double()

@@ -77,8 +77,7 @@ class LiveTeacher:
         self._placed = torch.tensor([finding != NO_FINDING for finding in table.labels])
         if config.kd.regions:
             for one in models:  # the check waits for the device: once, not in every step
-                size = one.classifier.preprocess.size
-                class_activation_maps(one.classifier, torch.zeros(1, 1, size, size, dtype=torch.uint8))
+                class_activation_maps(one.classifier, _noise(one.classifier.preprocess.size))
 
     @property
     def known(self) -> Tensor:
@@ -113,6 +112,12 @@ class LiveTeacher:
     def _shown(self, batch: Batch) -> Tensor:
         """(B, L) bool: findings that the labels say are there, that the teacher knows and that have a place."""
         return (batch.target > 0.5) & batch.mask & self.known & self._placed
+
+
+def _noise(side: int) -> Tensor:
+    """(1, 1, S, S) uint8 for which a map differs from place to place: of an even one any head's would be the logit."""
+    draw = torch.Generator().manual_seed(0)  # its own: the run's random numbers stay as they are
+    return torch.randint(0, 256, (1, 1, side, side), generator=draw, dtype=torch.uint8)
 
 
 class CachedTeacher:
