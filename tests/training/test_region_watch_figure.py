@@ -85,3 +85,11 @@ def test_without_gradients_the_panel_says_so(tmp_path: Path) -> None:
 def test_no_row_is_refused() -> None:
     with pytest.raises(ValueError, match="no epoch"):
         regions_figure([])
+
+
+def test_all_numbers_on_the_axes_are_of_one_size() -> None:
+    """A logarithmic axis of less than a decade numbers its minor ticks."""
+    figure = regions_figure(rows(2))
+    (gradient,) = [ax for ax in figure.axes if ax.get_title() == "Gradient / weights"]
+    sizes = {gradient.yaxis.get_tick_params(which=which)["labelsize"] for which in ("major", "minor")}
+    assert len(sizes) == 1

@@ -68,7 +68,7 @@ def _draw(ax: Axes, title: str, blocks: Mapping[str, Sequence[BlockRegions]], na
         ax.plot([row.epoch for row in own], values, label=block, marker=".", markersize=3, **line(i))
     ax.set_title(title, fontsize=8)
     ax.xaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
-    ax.tick_params(labelsize=7)
+    ax.tick_params(which="both", labelsize=7)
     ax.grid(axis="y", color=GRID, linewidth=0.6)
     ax.set_axisbelow(True)
 
