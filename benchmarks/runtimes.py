@@ -29,7 +29,7 @@ from timing import Job, interleaved
 from mxa.deploy.export import prepare
 from mxa.deploy.locate import Found
 from mxa.deploy.runtimes import open_runtime
-from mxa.deploy.writers import write_onnx, write_openvino
+from mxa.deploy.writers import onnx_network, store_onnx, store_openvino
 from mxa.models.artifact import Architecture, Classifier, save
 from mxa.models.build import build_model
 from mxa.preprocess import Preprocess
@@ -70,8 +70,9 @@ def write_models(name: str, folder: Path, size: int) -> dict[str, Found]:
     saved = save(Classifier(network, Architecture(name, {}), LABELS, Preprocess(size=size), {}), folder / name)
     _, metadata, graph = prepare(saved)
     onnx, openvino = folder / f"{name}.onnx", folder / f"{name}.xml"
-    write_onnx(graph, metadata, onnx)
-    write_openvino(graph, metadata, openvino)
+    converted = onnx_network(graph)
+    store_onnx(converted, metadata, onnx)
+    store_openvino(converted, metadata, openvino)
     return {
         "torch": Found(saved, "saved", "torch"),
         "onnxruntime": Found(onnx, ".onnx", "onnxruntime"),

@@ -15,6 +15,7 @@ from mxa.data.phantom import make_phantom
 from mxa.data.table import Table
 from mxa.errors import ConfigError
 from mxa.evaluation import figures
+from mxa.evaluation.files import write_charts
 from mxa.evaluation.metrics import Evaluation
 from mxa.evaluation.predictions import Predictions
 from mxa.evaluation.report import Picture, Section, write_report
@@ -120,7 +121,7 @@ def _report(
     test = {name: one.evaluate(table.target, table.mask) for name, one in predictions.items()}
     numbers = {split: {n: e.to_dict() for n, e in found.items()} for split, found in (("valid", valid), ("test", test))}
     (out / "metrics.json").write_text(json.dumps(numbers, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    drawn = {
+    made = {
         "roc": figures.roc_figure(
             {name: (one.probability, table.target, table.mask) for name, one in predictions.items()}, labels
         ),
@@ -128,8 +129,8 @@ def _report(
         "training": figures.training_curves({name: _history(out / RUNS[name]) for name in models}),
         "regions": _regions(models[DISTILLED], table),
     }
-    for name, figure in drawn.items():
-        figures.save(figure, out / f"{name}.png")
+    drawn = {name: figures.Chart.of(figure) for name, figure in made.items()}
+    write_charts(out, drawn)
     split = (
         f"All figures above are of the test split: {len(table)} images of {table.frame['patient'].nunique()} patients, "
         "none of whom was seen in training or in choosing the epoch. On the validation split, which chose the epoch: "

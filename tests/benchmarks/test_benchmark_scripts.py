@@ -102,7 +102,13 @@ def test_inference(run: Any) -> None:
     assert work[0] == work[1]
 
 
-def test_runtimes(run: Any) -> None:
+def test_runtimes(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a DenseNet of four layers: exporting one of 121 takes longer than all else."""
+    script = importlib.import_module("runtimes")
+    shallow = {DENSENET: {"growth_rate": 8, "block_config": [1, 1, 1, 1]}}
+    build, architecture = script.build_model, script.Architecture
+    monkeypatch.setattr(script, "build_model", lambda name, *rest: build(name, *rest, options=shallow.get(name)))
+    monkeypatch.setattr(script, "Architecture", lambda name, options: architecture(name, shallow.get(name, options)))
     found = run("runtimes", *NETWORKS, "--batch", "1", "--threads", "1", "--seconds", "0")
     sides = {
         f"{name}, {runtime}" for name in (PLAIN, MXA, DENSENET) for runtime in ("torch", "onnxruntime", "openvino")

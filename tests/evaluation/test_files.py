@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from mxa.errors import DataError
-from mxa.evaluation.files import write_json, write_tables, write_text
+from mxa.evaluation.figures import Chart
+from mxa.evaluation.files import write_charts, write_json, write_tables, write_text
 from mxa.evaluation.tables import Table
 
 
@@ -27,7 +28,7 @@ def test_text_is_written_as_it_is(tmp_path: Path) -> None:
     assert names(tmp_path) == ["a.txt"]
 
 
-@pytest.mark.parametrize("step", ["replace", "write_text"])
+@pytest.mark.parametrize("step", ["replace", "write_bytes"])
 def test_a_failing_write_leaves_the_old_file_and_nothing_else(
     step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -111,3 +112,10 @@ def test_tables_into_a_missing_folder_or_over_a_file_are_refused(tmp_path: Path)
     (tmp_path / "tables").write_text("")
     with pytest.raises(DataError, match=r"cannot make .*tables: File exists"):
         write_tables(tmp_path, {"one": one})
+
+
+def test_charts_are_written_as_they_were_drawn(tmp_path: Path) -> None:
+    write_charts(tmp_path, {"a": Chart(b"first", 2.0), "b": Chart(b"second", 3.0)})
+    assert {name: (tmp_path / name).read_bytes() for name in names(tmp_path)} == {"a.png": b"first", "b.png": b"second"}
+    with pytest.raises(DataError, match=r"cannot write .*a\.png"):
+        write_charts(tmp_path / "missing", {"a": Chart(b"first", 2.0)})

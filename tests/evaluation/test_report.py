@@ -8,7 +8,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from mxa.errors import DataError
-from mxa.evaluation.figures import training_curves
+from mxa.evaluation.figures import Chart, training_curves
 from mxa.evaluation.metrics import evaluate, evaluate_probability
 from mxa.evaluation.report import (
     DISCLAIMER,
@@ -92,7 +92,7 @@ def photo():
 def full(tmp_path):
     history = {"plain": [{"epoch": i, "train_loss": 1 / (i + 1)} for i in range(3)]}
     sections = (
-        Section("Training", ("How it went.", Picture(training_curves(history), "Loss per epoch"))),
+        Section("Training", ("How it went.", Picture(Chart.of(training_curves(history)), "Loss per epoch"))),
         Section("Regions", (Picture(photo(), "Box on a radiograph"), Table(("k", "v"), (("x", 1.5),), "Settings"))),
     )
     provenance = {"command": "mxa train --seed 1", "data": "phantom"}
@@ -270,7 +270,7 @@ def test_sentences_in_cells_may_break_and_numbers_may_not(tmp_path):
 
 
 def test_a_chart_is_as_wide_as_it_was_drawn(tmp_path):
-    parts = (Picture(Figure(figsize=(7.25, 2)), "A chart"), Picture(photo(), "A photo"))
+    parts = (Picture(Chart.of(Figure(figsize=(7.25, 2))), "A chart"), Picture(photo(), "A photo"))
     write_page(tmp_path / "p.html", "t", (Section("s", parts),))
     result = Page((tmp_path / "p.html").read_text(encoding="utf-8"))
     figures = [(name, value) for tag, name, value in result.attributes if tag == "figure"]

@@ -17,7 +17,7 @@ OPSET = 20
 
 def write_onnx(graph: Graph, metadata: Metadata, file: Path) -> None:
     """Write an ``.onnx`` file for any batch size."""
-    store_onnx(_onnx_network(graph), metadata, file)
+    store_onnx(onnx_network(graph), metadata, file)
 
 
 def store_onnx(network: bytes, metadata: Metadata, file: Path) -> None:
@@ -38,8 +38,11 @@ def store_onnx(network: bytes, metadata: Metadata, file: Path) -> None:
     file.write_bytes(network + last.SerializeToString())
 
 
-def _onnx_network(graph: Graph) -> bytes:
-    """The graph as an ``onnx.ModelProto``, without the exporter's notes on the source code and its place."""
+def onnx_network(graph: Graph) -> bytes:
+    """The graph as an ``onnx.ModelProto`` in bytes, for any batch size.
+
+    Without the exporter's notes on the source code and its place.
+    """
     with contextlib.redirect_stdout(io.StringIO()):  # the exporter reports on standard output
         program = torch.onnx.export(
             graph,
@@ -62,9 +65,14 @@ def _onnx_network(graph: Graph) -> bytes:
 
 def write_openvino(graph: Graph, metadata: Metadata, file: Path) -> None:
     """Write an ``.xml`` file and its weights, a ``.bin`` file of the same name, in float32."""
+    store_openvino(onnx_network(graph), metadata, file)
+
+
+def store_openvino(network: bytes, metadata: Metadata, file: Path) -> None:
+    """Write an ``.xml`` and a ``.bin`` file of a network, as :func:`store_onnx` has it, and our metadata."""
     import openvino
 
-    model = openvino.Core().read_model(_onnx_network(graph))
+    model = openvino.Core().read_model(network)
     openvino.save_model(model, file, compress_to_fp16=False)
     weights = file.with_suffix(".bin").read_bytes()
     model.set_rt_info(replace(metadata, network=describe(weights)).to_json(), [KEY])

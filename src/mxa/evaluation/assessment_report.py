@@ -5,13 +5,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from matplotlib.figure import Figure
-
-from mxa.evaluation import figures
 from mxa.evaluation.assessment import Assessment
 from mxa.evaluation.assessment_figures import draw
 from mxa.evaluation.assessment_tables import tables
-from mxa.evaluation.files import write_json, write_tables
+from mxa.evaluation.figures import Chart
+from mxa.evaluation.files import write_charts, write_json, write_tables
 from mxa.evaluation.report import Picture, Section, write_page
 from mxa.evaluation.tables import Table
 
@@ -52,10 +50,10 @@ def write_assessment(
     Raises:
         DataError: a file cannot be written.
     """
-    shown, drawn = tables(found), draw(found)
+    shown = tables(found)
+    drawn = {name: Chart.of(figure) for name, figure in draw(found).items()}
     write_tables(out, shown)
-    for name, figure in drawn.items():
-        figures.save(figure, out / f"{name}.png")
+    write_charts(out, drawn)
     write_page(out / PAGE, title, [*_sections(found, shown, drawn, notes), *more], provenance)
     write_json(out / NUMBERS, numbers(found) | {"notes": list(notes), "provenance": dict(provenance)})
 
@@ -95,7 +93,7 @@ def numbers(found: Assessment) -> dict[str, Any]:
 
 
 def _sections(
-    found: Assessment, shown: Mapping[str, Table], drawn: Mapping[str, Figure], notes: Sequence[str]
+    found: Assessment, shown: Mapping[str, Table], drawn: Mapping[str, Chart], notes: Sequence[str]
 ) -> list[Section]:
     """What limits the numbers, the table that matters, then what supports it."""
     parts = [Section("Results", (*notes, shown["results"]))]

@@ -5,22 +5,30 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mxa.errors import DataError
 from mxa.evaluation.tables import Table, to_csv, to_latex, to_markdown
 
+if TYPE_CHECKING:  # whoever writes numbers alone needs no Matplotlib
+    from mxa.evaluation.figures import Chart
+
 
 def write_text(file: str | os.PathLike[str], text: str) -> None:
-    """Write a text file in UTF-8, beside its place, and move it there.
+    """Write a text file in UTF-8.
 
     Raises:
         DataError: it cannot be written, such as into a missing folder.
     """
+    _write(file, text.encode("utf-8"))
+
+
+def _write(file: str | os.PathLike[str], content: bytes) -> None:
+    """Beside its place, then moved there."""
     target = Path(file)
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
-        part.write_text(text, encoding="utf-8", newline="")
+        part.write_bytes(content)
         part.replace(target)
     except OSError as error:
         raise DataError(f"cannot write {target}: {error.strerror}; check its folder") from error
@@ -37,6 +45,20 @@ def write_json(file: str | os.PathLike[str], value: Mapping[str, Any]) -> None:
         ValueError: a number is not finite.
     """
     write_text(file, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def write_charts(folder: str | os.PathLike[str], charts: "Mapping[str, Chart]") -> None:
+    """Write each chart as ``NAME.png``.
+
+    Args:
+        folder: of the results.
+        charts: by file name.
+
+    Raises:
+        DataError: a file cannot be written.
+    """
+    for name, chart in charts.items():
+        _write(Path(folder) / f"{name}.png", chart.png)
 
 
 def write_tables(folder: str | os.PathLike[str], tables: Mapping[str, Table]) -> None:

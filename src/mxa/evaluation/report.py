@@ -2,14 +2,11 @@
 
 import base64
 import html
-import io
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from matplotlib.figure import Figure
-
-from mxa.evaluation.figures import distinct, require_evaluations
+from mxa.evaluation.figures import Chart, distinct, require_evaluations
 from mxa.evaluation.files import write_text
 from mxa.evaluation.metrics import Evaluation
 from mxa.evaluation.tables import Cell, Table, shown
@@ -71,13 +68,13 @@ footer { margin-top: 2rem; border-top: 1px solid #ccc; padding-top: 0.5rem; font
 
 @dataclass(frozen=True)
 class Picture:
-    """A Matplotlib figure or the bytes of a PNG file, such as a radiograph with boxes, and what it shows.
+    """A chart or the bytes of a PNG file, such as a radiograph with boxes, and what it shows.
 
     Raises:
         ValueError: If bytes are not a PNG file or the caption, which is also the text for who cannot see it, is empty.
     """
 
-    image: Figure | bytes
+    image: Chart | bytes
     caption: str
 
     def __post_init__(self) -> None:
@@ -248,10 +245,9 @@ def _class(kind: str, cell: str) -> str:
 
 
 def _picture(picture: Picture) -> str:
-    if isinstance(picture.image, Figure):
+    if isinstance(picture.image, Chart):
         # As large as drawn, or as wide as the page; on a phone it keeps a readable width and scrolls in its box.
-        width = f"{picture.image.get_figwidth():.2f}in"
-        kind, png = f'chart" style="--drawn: {width}', _png(picture.image)
+        kind, png = f'chart" style="--drawn: {picture.image.width:.2f}in', picture.image.png
     else:
         kind, png = "photo", picture.image
     data = base64.b64encode(png).decode("ascii")
@@ -260,12 +256,6 @@ def _picture(picture: Picture) -> str:
         f'<figure class="{kind}">\n<div class="scroll"><img alt="{caption}" src="data:image/png;base64,{data}"></div>\n'
         f"<figcaption>{caption}</figcaption>\n</figure>"
     )
-
-
-def _png(figure: Figure) -> bytes:
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=150)
-    return stream.getvalue()
 
 
 def _value(value: float | None, reason: str | None) -> Cell:

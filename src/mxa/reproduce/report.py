@@ -9,7 +9,8 @@ from matplotlib.figure import Figure
 from mxa.errors import ConfigError, DataError
 from mxa.evaluation import figures
 from mxa.evaluation.bootstrap import Bootstrap
-from mxa.evaluation.files import write_json, write_tables
+from mxa.evaluation.figures import Chart
+from mxa.evaluation.files import write_charts, write_json, write_tables
 from mxa.evaluation.intervals import Interval
 from mxa.evaluation.report import Picture, Section, write_page
 from mxa.evaluation.tables import Table
@@ -42,13 +43,12 @@ def write_grid_report(config: ReproduceConfig) -> Path:
     }
     if config.groups:
         shown["groups"] = tables.by_group(config, summary)
-    drawn = _figures(config, summary)
+    drawn = {name: Chart.of(figure) for name, figure in _figures(config, summary).items()}
     regions = _regions(config, summary)
-    if isinstance(regions, Figure):
+    if isinstance(regions, Chart):
         drawn["figure2"] = regions
     write_tables(config.folder, shown)
-    for name, figure in drawn.items():
-        figures.save(figure, config.folder / f"{name}.png")
+    write_charts(config.folder, drawn)
     write_json(config.folder / "results.json", _numbers(config, summary, found))
     page = config.folder / "report.html"
     write_page(
@@ -98,11 +98,11 @@ def _gains(config: ReproduceConfig, summary: Summary) -> Figure:
     return figures.forest_figure(groups, "Change of AUROC, mean over the seeds", 0.0)
 
 
-def _regions(config: ReproduceConfig, summary: Summary) -> Figure | str:
+def _regions(config: ReproduceConfig, summary: Summary) -> Chart | str:
     """Figure 2, or the reason why there is none: a model without MXA, or nobody with the finding."""
     proposed = load(Path(config.run(list(config.cells)[-1], config.seeds[0]).out) / "model")
     try:
-        return shared_finding_figure(proposed, summary.table, config.shown)
+        return Chart.of(shared_finding_figure(proposed, summary.table, config.shown))
     except (ConfigError, DataError) as error:
         return f"There is no Figure 2: {error}."
 
@@ -111,8 +111,8 @@ def _sections(
     config: ReproduceConfig,
     summary: Summary,
     shown: Mapping[str, Table],
-    drawn: Mapping[str, Figure],
-    regions: Figure | str,
+    drawn: Mapping[str, Chart],
+    regions: Chart | str,
     found: list[Change],
 ) -> list[Section]:
     strange = [change for change in found if change.unexpected]

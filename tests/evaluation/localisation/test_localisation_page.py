@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from marked_cases import blobs, simulate
-from matplotlib.figure import Figure
 
+from mxa.evaluation.figures import Chart
 from mxa.evaluation.localisation import Localisation, Trained, learn, score
 from mxa.evaluation.localisation.page import MEAN, per_finding, write_localisation
 from mxa.evaluation.report import Picture
@@ -30,7 +30,8 @@ def test_the_section_says_what_is_needed_to_read_it(tmp_path: Path) -> None:
     assert section.parts[0] == "A remark."
     assert "informative only if it beats the baselines" in str(section.parts[1])
     (picture,) = (part for part in section.parts if isinstance(part, Picture))
-    assert isinstance(picture.image, Figure)
+    assert isinstance(picture.image, Chart)
+    assert picture.image.png == (tmp_path / "localisation.png").read_bytes()
     for said in ("A hit: the centre of the box", "Baselines never looked at the image", "beats every fair baseline"):
         assert said in picture.caption
     pooled, differences, each = (part for part in section.parts if isinstance(part, Table))

@@ -69,6 +69,18 @@ def test_without_gates_the_crop_is_scaled_by_channel() -> None:
     torch.testing.assert_close(block(x)[0][:, 3], 2 * roi_pool(x, boxes)[:, 3])
 
 
+@pytest.mark.parametrize("changes", [{}, {"roi": False}, {"put_back": True}, {"regions": 2}])
+def test_layer_scale_scales_what_the_block_adds_by_channel(changes: dict[str, object]) -> None:
+    plain, scaled = (Mxa(8, MxaOptions(layer_scale=start, **changes)).double().eval() for start in (None, 0.25))  # type: ignore[arg-type]
+    scaled.load_state_dict(randomise(plain).state_dict(), strict=False)
+    assert not [name for name in plain.state_dict() if name.startswith("scale")]
+    x = torch.randn(2, 8, 6, 6, dtype=torch.float64)
+    torch.testing.assert_close(scaled(x)[0], 0.25 * plain(x)[0])
+    with torch.no_grad():
+        scaled.scale.weight[3] = 2
+    torch.testing.assert_close(scaled(x)[0][:, 3], 2 * plain(x)[0][:, 3])
+
+
 @pytest.mark.parametrize(
     ("options", "start"),
     [({}, -4), ({"variant": "mxa2"}, 0), ({"variant": "mxa2", "spatial_bias": -1.0}, -1), ({"spatial_bias": 0.5}, 0.5)],
@@ -138,7 +150,16 @@ def test_the_stem_is_cropped_to_the_blocks_map() -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"region": "moments"}, {"smoothing": 2.0}, {"jitter": 0.1}, {"put_back": True}, {"gates": False}, {"regions": 2}],
+    [
+        {"region": "moments"},
+        {"smoothing": 2.0},
+        {"jitter": 0.1},
+        {"put_back": True},
+        {"gates": False},
+        {"regions": 2},
+        {"log_size": True},
+        {"layer_scale": 0.1},
+    ],
 )
 def test_the_loss_reaches_every_weight_with_any_option(options: dict[str, object]) -> None:
     block = randomise(Mxa(16, MxaOptions(reduction=2, **options)).double()).train()  # type: ignore[arg-type]

@@ -10,9 +10,10 @@ from models.mxa.random_weights import randomise
 from mxa.models.mxa import MomentRegion, RegionPredictor
 
 
+@pytest.mark.parametrize("log_size", [False, True])
 @pytest.mark.parametrize("scale", [1.0, 30.0, 1e4])
-def test_boxes_are_ordered_and_inside_whatever_the_weights(scale: float) -> None:
-    predictor = randomise(RegionPredictor(8)).eval()
+def test_boxes_are_ordered_and_inside_whatever_the_weights(scale: float, log_size: bool) -> None:
+    predictor = randomise(RegionPredictor(8, log_size=log_size)).eval()
     with torch.no_grad():
         predictor.head.weight.mul_(scale)
     boxes = predictor(torch.randn(256, 8, 7, 7) * scale)
@@ -41,6 +42,23 @@ def test_box_formula_against_plain_arithmetic() -> None:
     width, height = (0.1 + 0.9 * logistic(v) for v in raw[:2])
     left, top = (1 - width) * logistic(raw[2]), (1 - height) * logistic(raw[3])
     assert boxes == pytest.approx([left, top, left + width, top + height], abs=1e-6)
+
+
+def test_a_logarithmic_size_against_plain_arithmetic() -> None:
+    torch.manual_seed(0)
+    predictor = RegionPredictor(4, min_size=0.05, initial_size=0.6, initial_place=0.3, log_size=True).double().eval()
+    x = torch.randn(1, 4, 5, 5, dtype=torch.float64)
+    with torch.no_grad():
+        predictor.head.weight.zero_()
+    left, top = 0.4 * 0.3, 0.4 * 0.5
+    assert predictor(x)[0].tolist() == pytest.approx([left, top, left + 0.6, top + 0.6], abs=1e-6)
+    with torch.no_grad():
+        predictor.head.bias.copy_(torch.tensor([0.3, -1.2, 0.0, 0.0]))
+    boxes = predictor(x)[0]
+    for axis, v in enumerate((0.3, -1.2)):
+        # Between the logarithms of the smallest size and of the whole map.
+        size = math.exp(math.log(0.05) / (1 + math.exp(v)))
+        assert (boxes[2 + axis] - boxes[axis]).item() == pytest.approx(size, abs=1e-6)
 
 
 @pytest.mark.parametrize("side", [1, 7, 14])

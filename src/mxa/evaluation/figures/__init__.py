@@ -1,6 +1,7 @@
 """Figures for the report, through Matplotlib's object interface: no display, no global state."""
 
 from mxa.evaluation.figures.calibration import reliability_figure
+from mxa.evaluation.figures.chart import Chart
 from mxa.evaluation.figures.cooccurrence import cooccurrence_figure
 from mxa.evaluation.figures.curves import Band, Curve, pr_panels, roc_panels
 from mxa.evaluation.figures.distribution import box_figure, interval_bars
@@ -10,6 +11,7 @@ from mxa.evaluation.figures.style import distinct, save
 
 __all__ = [
     "Band",
+    "Chart",
     "Curve",
     "ForestRow",
     "auc_bars",

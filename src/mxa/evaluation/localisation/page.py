@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from mxa.evaluation.figures import save
-from mxa.evaluation.files import write_json, write_text
+from mxa.evaluation.figures import Chart
+from mxa.evaluation.files import write_charts, write_json, write_text
 from mxa.evaluation.localisation.located import UNION
 from mxa.evaluation.localisation.report import TITLES, figure, markdown, notes, rows, tables, to_dict
 from mxa.evaluation.localisation.scores import BEST, MAP, SHUFFLED, Localisation
@@ -13,7 +13,7 @@ from mxa.evaluation.localisation.summary import MACRO, Mean
 from mxa.evaluation.report import Picture, Section
 from mxa.evaluation.tables import Cell, Table, to_csv
 
-NUMBERS, ROWS, TABLES, FIGURE = "localisation.json", "localisation.csv", "localisation.md", "localisation.png"
+NUMBERS, ROWS, TABLES = "localisation.json", "localisation.csv", "localisation.md"
 HIT = (
     "A hit: the centre of the box, or the highest point of the map, lies in the marked region; within the tolerance: "
     "at most 15/224 of the picture's width beside it. A map's IoU is that of its part of half its maximum or more."
@@ -48,11 +48,11 @@ def write_localisation(
         DataError: a file cannot be written.
     """
     said = [*remarks, *notes(found)]
-    drawn = figure(found)
+    drawn = Chart.of(figure(found))
     write_json(out / NUMBERS, to_dict(found) | {"notes": said, "provenance": dict(provenance)})
     write_text(out / ROWS, to_csv(rows(found)))
     write_text(out / TABLES, "\n\n".join([*remarks, markdown(found)]))
-    save(drawn, out / FIGURE)
+    write_charts(out, {"localisation": drawn})
     every = tables(found)
     shown = (
         _explained(every["localisation-all-pooled"], HIT),

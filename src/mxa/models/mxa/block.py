@@ -48,6 +48,7 @@ class Mxa(nn.Module):
         self.project = _project(source, channels) if options.source == "stem" else nn.Identity()
         self.channel = ChannelAttention(channels, options.reduction) if options.gates else _Scale(channels)
         self.spatial = SpatialAttention(options.spatial_kernel, options.gate_start) if options.gates else nn.Identity()
+        self.scale = nn.Identity() if options.layer_scale is None else _Scale(channels, options.layer_scale)
 
     def forward(self, x: Tensor, stem: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Refine the map.
@@ -61,7 +62,7 @@ class Mxa(nn.Module):
             None without ROI.
         """
         if self.region is None:
-            return self.spatial(self.channel(x)), None
+            return self._gated(x), None
         source = x
         if self.options.source == "stem":
             if stem is None:
@@ -69,6 +70,10 @@ class Mxa(nn.Module):
             source = stem
         boxes = self.region(source)
         return self._refine(source, boxes, (x.shape[2], x.shape[3])), boxes
+
+    def _gated(self, x: Tensor) -> Tensor:
+        gated: Tensor = self.scale(self.spatial(self.channel(x)))
+        return gated
 
     def _refine(self, source: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
         """The refined crop (B, C, *size), the mean over several regions."""
@@ -78,7 +83,7 @@ class Mxa(nn.Module):
             boxes = boxes.flatten(0, 1)
         if self.training and self.options.jitter:
             boxes = jittered(boxes, self.options.jitter)
-        refined = self.spatial(self.channel(self.project(roi_pool(source, boxes, size, self.options.smoothing))))
+        refined = self._gated(self.project(roi_pool(source, boxes, size, self.options.smoothing)))
         if self.options.put_back:
             refined = put_back(refined, boxes)
         return refined if several == 1 else refined.unflatten(0, (-1, several)).mean(1)
@@ -87,9 +92,9 @@ class Mxa(nn.Module):
 class _Scale(nn.Module):
     """A number per channel."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, start: float = INITIAL_SCALE) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.full((channels, 1, 1), INITIAL_SCALE))
+        self.weight = nn.Parameter(torch.full((channels, 1, 1), start))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""
@@ -109,7 +114,7 @@ def _make_predictor(channels: int, options: MxaOptions, **start: float) -> nn.Mo
     reduction, least, pool = options.region_reduction, options.min_size, options.region_pool
     if options.region == "moments":
         return MomentRegion(channels, reduction, least, pool)
-    return RegionPredictor(channels, reduction, least, pool=pool, **start)
+    return RegionPredictor(channels, reduction, least, pool=pool, log_size=options.log_size, **start)
 
 
 def _project(source: int, channels: int) -> nn.Sequential:

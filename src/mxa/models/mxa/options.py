@@ -1,5 +1,6 @@
 """What an MXA block is made of."""
 
+import math
 from dataclasses import dataclass
 
 from mxa.models.mxa.gates import INITIAL_SPATIAL_BIAS
@@ -41,6 +42,9 @@ class MxaOptions:
     ``region: mean`` start side by side."""
     min_size: float = 0.1
     """Smallest width and height of the box, a fraction of the map's."""
+    log_size: bool = False
+    """Predict the box's width and height on a logarithmic scale, for ``region: mean``: a step changes a small box by
+    the same factor as a large one."""
     smoothing: float = 1.0
     """How far the crop's interpolation reaches, in pixels of the crop; more gives the box a wider view of what it would
     gain by moving."""
@@ -52,6 +56,9 @@ class MxaOptions:
     of the first stage)."""
     put_back: bool = False
     """Put the refined crop back to where it was cut out, so that it adds to the attention's output of that place."""
+    layer_scale: float | None = None
+    """Where a number per channel starts that scales what the block adds (LayerScale; Touvron et al., "Going deeper with
+    Image Transformers", ICCV 2021). None has no such numbers, the paper's form."""
     spatial_bias: float | None = None
     """Where the spatial gate's bias starts; None is the variant's own: -4, which lets a fresh block add 1% of its
     input, or with mxa2 0, which lets it add 25%."""
@@ -71,14 +78,20 @@ class MxaOptions:
         )
         _require(self.smoothing >= 1, "mxa_smoothing", self.smoothing, "at least 1")
         _require(0 <= self.jitter < 1, "mxa_jitter", self.jitter, "from 0 to below 1")
-        started = self.variant != "paper" or self.spatial_bias is not None
         _require(
-            self.gates or not started, "mxa_gates", self.gates, "on, or leave mxa_variant and mxa_spatial_bias out"
+            self.layer_scale is None or (math.isfinite(self.layer_scale) and self.layer_scale != 0),
+            "mxa_layer_scale",
+            self.layer_scale,
+            "a number other than 0",
         )
+        _require(self.region == "mean" or not self.log_size, "mxa_log_size", self.log_size, "off with mxa_region")
+        started = self.variant != "paper" or self.spatial_bias is not None or self.layer_scale is not None
+        others = "mxa_variant, mxa_spatial_bias and mxa_layer_scale"
+        _require(self.gates or not started, "mxa_gates", self.gates, f"on, or leave {others} out")
         _require(self.roi or self.gates, "mxa_roi and mxa_gates", False, "not both off: nothing would be left")
         alone = not self.put_back and self.source == "map" and self.smoothing == 1
-        alone = alone and self.jitter == 0 and self.regions == 1
-        others = "mxa_put_back, mxa_source, mxa_smoothing, mxa_jitter and mxa_regions"
+        alone = alone and self.jitter == 0 and self.regions == 1 and not self.log_size
+        others = "mxa_put_back, mxa_source, mxa_smoothing, mxa_jitter, mxa_log_size and mxa_regions"
         _require(self.roi or alone, "mxa_roi", self.roi, f"on, or leave {others} out")
 
     @property

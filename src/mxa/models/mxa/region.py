@@ -40,7 +40,8 @@ class RegionPredictor(_MapFeatures):
 
     The linear layer gives two numbers per axis: the box's size and its place in the room that its size leaves. With
     ``size = min_size + (1 - min_size) sigmoid(a)`` and ``place = sigmoid(b)`` the corners are ``(1 - size) place`` and
-    ``1 - (1 - size)(1 - place)``: ordered and inside the map whatever the network says, and smooth in both numbers.
+    ``1 - (1 - size)(1 - place)``: ordered and inside the map whatever the network says, and smooth in both numbers. On
+    a logarithmic scale ``size = min_size^(1 - sigmoid(a))``.
 
     Args:
         channels: channels C of the map.
@@ -50,6 +51,7 @@ class RegionPredictor(_MapFeatures):
         initial_place: where it lies from left to right at the start, in the room that its size leaves, in (0, 1).
         pool: the map is averaged over windows of this side before the convolution, most of the block's time otherwise;
             1 convolves the map itself, the paper's form. It changes what the predictor can see, not only its speed.
+        log_size: predict the size on a logarithmic scale.
     """
 
     def __init__(
@@ -60,12 +62,17 @@ class RegionPredictor(_MapFeatures):
         initial_size: float = 0.9,
         pool: int = 1,
         initial_place: float = 0.5,
+        log_size: bool = False,
     ) -> None:
         super().__init__(channels, reduction, min_size, pool)
         if not min_size < initial_size < 1:
             raise ValueError(f"need min_size < initial_size < 1, got {min_size} and {initial_size}")
         self.head = nn.Linear(self.hidden, 4)
-        size = _logit((initial_size - min_size) / (1 - min_size))
+        self.log_size = log_size
+        if log_size:
+            size = _logit(1 - math.log(initial_size) / math.log(min_size))
+        else:
+            size = _logit((initial_size - min_size) / (1 - min_size))
         nn.init.trunc_normal_(self.head.weight, std=0.02)
         with torch.no_grad():
             self.head.bias.copy_(torch.tensor([size, size, _logit(initial_place), 0.0]))
@@ -83,7 +90,8 @@ class RegionPredictor(_MapFeatures):
         pooled = self.features(x).mean((2, 3))
         raw = self.head(pooled)
         raw = raw.to(torch.promote_types(raw.dtype, torch.float32))
-        size = self.min_size + (1 - self.min_size) * raw[:, :2].sigmoid()
+        share = raw[:, :2].sigmoid()
+        size = self.min_size ** (1 - share) if self.log_size else self.min_size + (1 - self.min_size) * share
         place = raw[:, 2:].sigmoid()
         room = 1 - size
         return torch.cat([room * place, 1 - room * (1 - place)], dim=1)
