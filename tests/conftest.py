@@ -178,6 +178,13 @@ def tiny_chexpert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_chexpert(tmp_path_factory.mktemp("tiny"), {"train": 20, "valid": 8, "test": 6})
 
 
+@pytest.fixture(autouse=True)
+def no_picture_of_regions(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing takes a fifth of a small run's time; the fixture's run of test_region_watch.py is drawn all the same."""
+    if request.path.parent.name == "training":
+        monkeypatch.setattr("mxa.training.run.save_figure", lambda figure, file: None)
+
+
 @pytest.fixture(scope="session")
 def nih1000() -> Path:
     """The 790 real radiographs of NIH ChestX-ray14, where they are."""

@@ -1,8 +1,11 @@
 """A small grid, from the first run to the page: runs.py, changes.py, summary.py, tables.py and report.py."""
 
 import json
+import pickle
 import re
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,10 +17,11 @@ from scipy import stats
 from sklearn.metrics import roc_auc_score
 
 from conftest import interrupt_at, same_state, small_config
+from killed import is_alive, wait_until
 from mxa.data.options import read
 from mxa.data.packing import make_pack
 from mxa.errors import ConfigError, DataError
-from mxa.evaluation.bootstrap import Draws
+from mxa.evaluation.bootstrap import Draws, mean_over_runs
 from mxa.evaluation.predictions import read_csv
 from mxa.labels import CHEXPERT14
 from mxa.reproduce import runs, tables
@@ -159,6 +163,32 @@ def test_two_at_once_give_the_same_weights(finished: ReproduceConfig, tmp_path: 
             np.testing.assert_allclose(ours[name], value, atol=1e-5, err_msg=name)  # threads may differ in number
 
 
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs /proc")
+def test_runs_stop_when_their_grid_is_killed(finished: ReproduceConfig, tmp_path: Path) -> None:
+    """Otherwise they train on, and the same command, called again, would train in their folders beside them."""
+    base = replace(finished.base, optim=replace(OPTIM, epochs=100))
+    config = replace(
+        finished,
+        out=str(tmp_path / "out"),
+        base=base,
+        cells={"baseline": Cell("EfficientViT")},
+        teacher_changes={},
+        jobs=2,
+    )
+    (tmp_path / "config").write_bytes(pickle.dumps(config))
+    script = "import pickle, sys; from mxa.reproduce import runs; runs.run_grid(pickle.load(open(sys.argv[1], 'rb')))"
+    folders = [Path(config.run("baseline", seed).out) for seed in config.seeds]
+    with subprocess.Popen([sys.executable, "-c", script, tmp_path / "config"]) as grid:
+        assert wait_until(lambda: all((folder / "history.csv").exists() for folder in folders), 120)
+        children = [int(pid) for pid in Path(f"/proc/{grid.pid}/task/{grid.pid}/children").read_text().split()]
+        grid.kill()
+    assert len(children) >= 2
+    assert wait_until(lambda: not any(is_alive(child) for child in children))
+    for folder in folders:
+        assert (folder / "checkpoints" / "last.ckpt").exists()
+        assert not (folder / "model").exists()
+
+
 def test_other_options_are_refused(finished: ReproduceConfig) -> None:
     with pytest.raises(ConfigError, match=r"started with other options \(teacher_cache differ\)"):
         run_grid(replace(finished, teacher_cache=not finished.teacher_cache))
@@ -297,17 +327,28 @@ def test_the_figures_are_those_of_the_predictions(finished: ReproduceConfig) -> 
 
 def test_the_paired_interval_is_that_of_the_seed_averaged_difference(finished: ReproduceConfig) -> None:
     summary = summarise(finished)
-    gain = summary.cells["mxa"].average().minus(summary.cells["baseline"].average()).macro
+    gain = summary.cells["mxa"].gains(summary.cells["baseline"]).macro
     difference = np.zeros((finished.replicates, 1))
     for seed in finished.seeds:
         for key, sign in (("mxa", 1), ("baseline", -1)):
             probability, target, mask, patient = scores(finished, key, seed)
             drawn = Draws(patient, replicates=finished.replicates).auroc(probability, target, mask).macro()
             difference += sign * drawn.replicates / len(finished.seeds)
-    np.testing.assert_allclose(gain.replicates, difference, atol=1e-12)
-    shown = gain.interval(method="percentile")
-    assert shown is not None
-    assert (shown.low, shown.high) == pytest.approx(tuple(np.quantile(difference, [0.025, 0.975])))
+    averaged = mean_over_runs(gain.runs)
+    np.testing.assert_allclose(averaged.replicates, difference, atol=1e-12)
+    shown = gain.over_patients()
+    assert shown == averaged.interval()
+    areas = [
+        [sklearn_macro(*scores(finished, key, seed)[:2]) for seed in finished.seeds] for key in ("mxa", "baseline")
+    ]
+    each = np.subtract(*areas)
+    both = gain.over_both()
+    assert both is not None
+    assert both.estimate == pytest.approx(each.mean())
+    reach = np.hypot(
+        stats.t.ppf(0.975, len(each) - 1) * stats.sem(each), stats.norm.ppf(0.975) * difference.std(ddof=1)
+    )
+    assert (both.low, both.high) == pytest.approx((each.mean() - reach, each.mean() + reach))
 
 
 def test_a_groups_figure_is_the_mean_over_its_findings(finished: ReproduceConfig) -> None:
@@ -324,6 +365,8 @@ def test_a_groups_figure_is_the_mean_over_its_findings(finished: ReproduceConfig
     stored = json.loads((finished.folder / "results.json").read_text())["cells"]["mxa"]["change"]["groups"]["two"]
     assert stored["estimate"] == pytest.approx(means["mxa"].mean() - means["baseline"].mean(), abs=1e-12)
     assert stored["p"] == pytest.approx(table.rows[1][5])
+    assert stored["seeds_too"]["p"] == pytest.approx(table.rows[1][7])
+    assert f"({stored['seeds_too']['low']:+.3f} to {stored['seeds_too']['high']:+.3f})" in str(table.rows[1][6])
 
 
 def test_over_seeds_is_the_t_interval() -> None:
@@ -415,7 +458,7 @@ def test_the_numbers_on_the_page_are_those_in_the_files(finished: ReproduceConfi
         stored = numbers["cells"][key]
         assert stored["mean"]["auroc_macro"]["estimate"] == pytest.approx(cell.values("auroc_macro").mean())
         if stored["against"]:
-            gain = cell.average().minus(summary.cells[stored["against"]].average()).macro.interval()
+            gain = cell.gains(summary.cells[stored["against"]]).macro.over_patients()
             assert stored["change"]["auroc_macro"]["low"] == gain.low  # type: ignore[union-attr]
             assert gain.signed() in (finished.folder / "tables" / "table4.csv").read_text()  # type: ignore[union-attr]
     assert numbers["split"] == "test"

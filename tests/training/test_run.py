@@ -32,7 +32,7 @@ from mxa.training.callbacks import TrainingInterrupted
 from mxa.training.config import ModelConfig, OptimConfig, TrainConfig
 from mxa.training.module import ClassifierModule
 from mxa.training.region_watch import read_regions
-from mxa.training.run import state, train
+from mxa.training.run import RunResult, state, train
 
 OPTIM = OptimConfig(epochs=3, batch_size=8, lr_batch_size=8, warmup_epochs=1, cooldown_epochs=1, ema_decay=0.9)
 
@@ -42,13 +42,18 @@ def config(tiny_chexpert: Path, tmp_path: Path) -> TrainConfig:
     return small_config(tiny_chexpert, tmp_path / "run", OPTIM)
 
 
+@pytest.fixture(scope="module")
+def whole(tiny_chexpert: Path, tmp_path_factory: pytest.TempPathFactory) -> RunResult:
+    """A run of ``config``, for looking at. Do not change its files."""
+    return train(small_config(tiny_chexpert, tmp_path_factory.mktemp("whole") / "run", OPTIM))
+
+
 def weights(folder: Path) -> dict[str, torch.Tensor]:
     return dict(load(folder / "model").model.state_dict())
 
 
-def test_a_run_leaves_everything(config: TrainConfig) -> None:
-    result = train(config)
-    folder = result.folder
+def test_a_run_leaves_everything(whole: RunResult, config: TrainConfig) -> None:
+    folder = whole.folder
     assert yaml.safe_load((folder / "config.yaml").read_text())["optim"]["epochs"] == 3
     environment = json.loads((folder / "environment.json").read_text())
     assert environment["packages"]["torch"] == importlib.metadata.version("torch")
@@ -62,37 +67,34 @@ def test_a_run_leaves_everything(config: TrainConfig) -> None:
     assert any((folder / "tensorboard").glob("events*"))
     assert {file.name for file in (folder / "checkpoints").iterdir()} == {"last.ckpt", "best-raw.ckpt", "best-ema.ckpt"}
     metrics = json.loads((folder / "validation" / "metrics.json").read_text())
-    assert metrics == result.validation.to_dict()
+    assert metrics == whole.validation.to_dict()
 
 
-def test_the_saved_model_is_the_one_that_was_scored(config: TrainConfig) -> None:
-    result = train(config)
+def test_the_saved_model_is_the_one_that_was_scored(whole: RunResult, config: TrainConfig) -> None:
     table = read(config.data).split("valid")
-    loaded = load(result.model)
-    written = read_csv(result.folder / "validation" / "predictions.csv", CHEXPERT14)
+    loaded = load(whole.model)
+    written = read_csv(whole.folder / "validation" / "predictions.csv", CHEXPERT14)
     np.testing.assert_allclose(predict_table(loaded, table).probability, written.probability, atol=1e-6)
-    assert written.evaluate(table.target, table.mask).auroc_macro == pytest.approx(result.validation.auroc_macro)
+    assert written.evaluate(table.target, table.mask).auroc_macro == pytest.approx(whole.validation.auroc_macro)
 
 
-def test_the_better_weights_are_selected_and_the_others_kept(config: TrainConfig) -> None:
-    result = train(config)
-    stored = json.loads((result.model / "config.json").read_text())
+def test_the_better_weights_are_selected_and_the_others_kept(whole: RunResult, config: TrainConfig) -> None:
+    stored = json.loads((whole.model / "config.json").read_text())
     validation = stored["training"]["validation"]
     selected = stored["training"]["weights"]
     other = ({"raw", "ema"} - {selected}).pop()
     assert validation[selected]["auroc_macro"] >= validation[other]["auroc_macro"]
-    assert validation[selected]["auroc_macro"] == pytest.approx(result.validation.auroc_macro)
+    assert validation[selected]["auroc_macro"] == pytest.approx(whole.validation.auroc_macro)
     table = read(config.data).split("valid")
-    kept = predict_table(load(result.model, weights=other), table).evaluate(table.target, table.mask)
+    kept = predict_table(load(whole.model, weights=other), table).evaluate(table.target, table.mask)
     assert kept.auroc_macro == pytest.approx(validation[other]["auroc_macro"])
 
 
-def test_validation_in_training_equals_the_saved_figures(config: TrainConfig) -> None:
+def test_validation_in_training_equals_the_saved_figures(whole: RunResult) -> None:
     """The best epoch's row in the history and the evaluation from disk are two ways to the same number."""
-    result = train(config)
-    with (result.folder / "history.csv").open() as stream:
+    with (whole.folder / "history.csv").open() as stream:
         history = list(csv.DictReader(stream))
-    validation = json.loads((result.model / "config.json").read_text())["training"]["validation"]
+    validation = json.loads((whole.model / "config.json").read_text())["training"]["validation"]
     for name, prefix in (("raw", "val"), ("ema", "val_ema")):
         best = max(float(row[f"{prefix}/auroc_macro"]) for row in history)
         assert validation[name]["auroc_macro"] == pytest.approx(best, abs=1e-6)
@@ -125,20 +127,19 @@ def test_loading_processes_and_cache_change_nothing(config: TrainConfig, tmp_pat
 
 @pytest.mark.parametrize("step", [3, 5, 8])
 def test_resuming_gives_the_uninterrupted_run(
-    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+    whole: RunResult, config: TrainConfig, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
     """5 batches per epoch: in the middle of the first epoch, at its end, in the middle of the second."""
-    whole = train(replace(config, out=str(tmp_path / "whole"))).folder
     interrupt_at(monkeypatch, step)
     with pytest.raises(TrainingInterrupted, match="--resume"):
         train(config)
     monkeypatch.undo()
     resumed = train(config, resume=True).folder
-    assert same_state(weights(whole), weights(resumed))
-    histories = [(folder / "history.csv").read_text().splitlines() for folder in (whole, resumed)]
+    assert same_state(weights(whole.folder), weights(resumed))
+    histories = [(folder / "history.csv").read_text().splitlines() for folder in (whole.folder, resumed)]
     assert [len(lines) for lines in histories] == [4, 4]
     assert [line.split(",")[-1] for line in histories[0]] == [line.split(",")[-1] for line in histories[1]]
-    regions = [(folder / "regions.csv").read_text() for folder in (whole, resumed)]
+    regions = [(folder / "regions.csv").read_text() for folder in (whole.folder, resumed)]
     assert regions[0].count("\n") == 1 + 3 * 6, "three epochs of M0's six blocks"
     assert regions[0] == regions[1]
 
@@ -268,9 +269,9 @@ def test_clipping_against_a_loop() -> None:
 
 
 def test_a_warm_start_takes_weights_and_head(
-    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    whole: RunResult, config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source = train(config).model
+    source = whole.model
     started: list[dict[str, torch.Tensor]] = []
     monkeypatch.setattr(
         lt.Trainer, "fit", lambda self, module, *a, **k: started.append(module.model.state_dict()) or stop()
@@ -293,8 +294,8 @@ def stop() -> None:
     raise StopIteration
 
 
-def test_a_warm_start_from_another_network_is_refused(config: TrainConfig, tmp_path: Path) -> None:
-    source = train(config).model
+def test_a_warm_start_from_another_network_is_refused(whole: RunResult, config: TrainConfig, tmp_path: Path) -> None:
+    source = whole.model
     other = replace(
         config, out=str(tmp_path / "other"), model=ModelConfig(name="efficientvit_m0", warm_start=str(source))
     )

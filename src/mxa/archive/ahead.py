@@ -6,9 +6,7 @@ a decoder that ends its process on a damaged file takes neither the run nor anot
 """
 
 import multiprocessing
-import os
 import signal
-import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
@@ -17,6 +15,7 @@ from contextlib import ExitStack, contextmanager
 
 from mxa.archive.reading import FAILED, Picture
 from mxa.archive.tree import Found
+from mxa.processes import follow_parent
 from mxa.quiet import quiet
 
 _FOR_LIFE = ExitStack()
@@ -105,14 +104,7 @@ def _begin() -> None:
     """In each process: leave Ctrl-C to the parent, end when the parent is gone, and keep quiet about the files."""
     _FOR_LIFE.enter_context(quiet())
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+    follow_parent()
 
 
 @contextmanager

@@ -8,7 +8,6 @@ from matplotlib.figure import Figure
 
 from mxa.errors import ConfigError, DataError
 from mxa.evaluation import figures
-from mxa.evaluation.bootstrap import Bootstrap
 from mxa.evaluation.figures import Chart
 from mxa.evaluation.files import write_charts, write_json, write_tables
 from mxa.evaluation.intervals import Interval
@@ -19,8 +18,9 @@ from mxa.models.artifact import load
 from mxa.reproduce import tables
 from mxa.reproduce.changes import Change, changes
 from mxa.reproduce.config import ReproduceConfig
+from mxa.reproduce.gain import Gain
 from mxa.reproduce.published import CAVEAT, PUBLISHED
-from mxa.reproduce.summary import FIGURES, Areas, Summary, over_seeds, summarise
+from mxa.reproduce.summary import FIGURES, Gains, Summary, over_seeds, summarise
 from mxa.training.provenance import environment
 
 
@@ -82,20 +82,25 @@ def _figures(config: ReproduceConfig, summary: Summary) -> dict[str, Figure]:
 
 def _gains(config: ReproduceConfig, summary: Summary) -> Figure:
     """The paired change of each finding's AUROC, and of the mean, for every cell."""
+    several = len(config.seeds) > 1
     groups: dict[str, list[figures.ForestRow]] = {}
     for key, cell in summary.cells.items():
         if versus := config.cells[key].versus:
-            gain = cell.average().minus(summary.cells[versus].average())
+            gains = cell.gains(summary.cells[versus])
             found = {
-                "All labels pooled (micro)": gain.micro.interval(),
-                "Mean of the findings (macro)": gain.macro.interval(),
-                **{name: gain.findings.interval(j) for j, name in enumerate(summary.labels)},
+                "All labels pooled (micro)": gains.micro,
+                "Mean of the findings (macro)": gains.macro,
+                **{name: gains.finding(j) for j, name in enumerate(summary.labels)},
             }
-            rows = [figures.ForestRow(name, one, "" if one else "undefined") for name, one in found.items()]
+            rows = [_row(name, one.over_both() if several else one.over_patients()) for name, one in found.items()]
             groups[f"{cell.title} against {summary.cells[versus].title}"] = rows
     if not groups:
         groups[""] = [figures.ForestRow("no cell is compared with another", None, "–")]
     return figures.forest_figure(groups, "Change of AUROC, mean over the seeds", 0.0)
+
+
+def _row(name: str, change: Interval | None) -> figures.ForestRow:
+    return figures.ForestRow(name, change, "" if change else "undefined")
 
 
 def _regions(config: ReproduceConfig, summary: Summary) -> Chart | str:
@@ -133,12 +138,13 @@ def _sections(
             "codes of Table 1",
         )
     )
+    over = "patients and seeds" if len(config.seeds) > 1 else "patients; there is one seed"
     return [
         Section("Ablation", (shown["table4"], _scored(config, summary), verdict)),
         Section("Baseline and proposed", (shown["table3"], *_caveats(config))),
         Section(
             "Change by finding",
-            (Picture(drawn["changes"], "Paired change of AUROC, mean over the seeds, 95% intervals over patients"),),
+            (Picture(drawn["changes"], f"Paired change of AUROC, mean over the seeds, 95% intervals over {over}"),),
         ),
         *([Section("Groups of findings", (shown["groups"],))] if "groups" in shown else []),
         Section("Per finding", (shown["table5"],)),
@@ -188,9 +194,7 @@ def _numbers(config: ReproduceConfig, summary: Summary, found: list[Change]) -> 
             "flop_per_image": cell.flop,
             "images_per_s": cell.images_per_s,
             "against": versus or None,
-            "change": _change(cell.average().minus(summary.cells[versus].average()), config, summary)
-            if versus
-            else None,
+            "change": _change(cell.gains(summary.cells[versus]), config, summary) if versus else None,
             "published": config.cells[key].published or None,
         }
     checked = [
@@ -200,19 +204,22 @@ def _numbers(config: ReproduceConfig, summary: Summary, found: list[Change]) -> 
     return {"split": config.split, "images": len(summary.table), "cells": cells, "what_changed": checked}
 
 
-def _change(areas: Areas, config: ReproduceConfig, summary: Summary) -> dict[str, Any]:
+def _change(gains: Gains, config: ReproduceConfig, summary: Summary) -> dict[str, Any]:
     columns = {name: [summary.labels.index(one) for one in findings] for name, findings in config.groups.items()}
     return {
-        "groups": {name: _with_p(areas.group(picked)) for name, picked in columns.items()},
-        "auroc_micro": _with_p(areas.micro),
-        "auroc_macro": _with_p(areas.macro),
-        "findings": {name: _with_p(areas.findings, j) for j, name in enumerate(summary.labels)},
+        "groups": {name: _with_p(gains.group(picked)) for name, picked in columns.items()},
+        "auroc_micro": _with_p(gains.micro),
+        "auroc_macro": _with_p(gains.macro),
+        "findings": {name: _with_p(gains.finding(j)) for j, name in enumerate(summary.labels)},
     }
 
 
-def _with_p(bootstrap: Bootstrap, column: int = 0) -> dict[str, Any] | None:
-    interval = bootstrap.interval(column)
-    return None if interval is None else interval.to_dict() | {"p": bootstrap.p_value(column)}
+def _with_p(gain: Gain) -> dict[str, Any] | None:
+    interval, both = gain.over_patients(), gain.over_both()
+    if interval is None:
+        return None
+    with_seeds = None if both is None else both.to_dict() | {"p": gain.p_over_both()}
+    return interval.to_dict() | {"p": gain.p_over_patients(), "seeds_too": with_seeds}
 
 
 def _interval(interval: Interval | None) -> dict[str, Any] | None:

@@ -5,6 +5,7 @@ import logging
 import multiprocessing
 import os
 import shutil
+import signal
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing.queues import Queue
@@ -19,6 +20,7 @@ from mxa.data.phantom import make_phantom
 from mxa.errors import ConfigError, DataError
 from mxa.models.artifact import load
 from mxa.predict import predict_dataset
+from mxa.processes import follow_parent, leave
 from mxa.reproduce.config import ReproduceConfig
 from mxa.training.callbacks import TrainingInterrupted
 from mxa.training.config import TrainConfig, since_then
@@ -118,7 +120,7 @@ def _train_all(runs: Sequence[TrainConfig], jobs: int) -> None:
     for k in range(at_once):
         places.put(k)
     with ProcessPoolExecutor(at_once, context, _settle, (places, at_once, devices)) as pool:
-        waiting = {pool.submit(run_one, one): one for one in runs}
+        waiting = {pool.submit(_run_for_grid, one): one for one in runs}
         try:
             for done in as_completed(waiting):
                 done.result()
@@ -128,7 +130,12 @@ def _train_all(runs: Sequence[TrainConfig], jobs: int) -> None:
 
 
 def _settle(places: "Queue[int]", at_once: int, devices: int) -> None:
-    """One GPU for each process, or its share of the processors."""
+    """One GPU for each process, or its share of the processors.
+
+    It ends with the grid's process, even if that is killed: the same command, called again, would train in the same
+    folder beside it.
+    """
+    follow_parent(_stop)
     place = places.get()
     if devices:
         os.environ["CUDA_VISIBLE_DEVICES"] = str(place % devices)
@@ -136,6 +143,21 @@ def _settle(places: "Queue[int]", at_once: int, devices: int) -> None:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // at_once))
     logging.basicConfig(format=f"[{place}] %(message)s")
     logging.getLogger("mxa").setLevel(logging.INFO)
+
+
+def _stop() -> None:
+    """As a signal from outside: a run takes its last step and saves itself, what waits for a run ends."""
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _run_for_grid(config: TrainConfig) -> Path:
+    try:
+        return run_one(config)
+    except TrainingInterrupted:
+        parent = multiprocessing.parent_process()
+        if parent is not None and not parent.is_alive():
+            leave()  # or this process would wait for ever for another run
+        raise
 
 
 def run_one(config: TrainConfig) -> Path:

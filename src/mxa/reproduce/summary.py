@@ -1,8 +1,9 @@
 """The finished grid in numbers: mean and spread over the seeds, and paired intervals of what each change brings.
 
-Two kinds of uncertainty, kept apart. *Over seeds*: standard deviation, and for the mean a t interval; they say how much
-another initialisation and order would change things, on these test images. *Over patients*: the bootstrap of the
-seed-averaged difference, the same drawings for both cells; it says how much other test patients would.
+Two kinds of uncertainty. *Over seeds*: standard deviation, and for the mean a t interval; they say how much another
+initialisation and order would change things, on these test images. *Over patients*: the bootstrap of the seed-averaged
+difference, the same drawings for both cells; it says how much other test patients would. For a difference there is also
+the interval over both, see :mod:`mxa.reproduce.gain`.
 """
 
 import csv
@@ -17,7 +18,7 @@ from scipy import stats
 
 from mxa.data.options import read
 from mxa.data.table import Table
-from mxa.evaluation.bootstrap import Bootstrap, Draws, mean_over_runs
+from mxa.evaluation.bootstrap import Bootstrap, Draws
 from mxa.evaluation.intervals import Interval
 from mxa.evaluation.metrics import FloatArray
 from mxa.evaluation.predictions import read_csv
@@ -25,13 +26,14 @@ from mxa.labels import LabelSet
 from mxa.models.artifact import load
 from mxa.models.cost import forward_flop
 from mxa.reproduce.config import ReproduceConfig
+from mxa.reproduce.gain import Gain
 
 FIGURES = ("loss", "accuracy", "f1_micro", "auroc_micro", "auroc_macro")
 
 
 @dataclass(frozen=True, eq=False)
 class Areas:
-    """Bootstrapped AUROCs of one cell, averaged over its seeds, or of one run."""
+    """Bootstrapped AUROCs of one run, or their paired differences between two."""
 
     micro: Bootstrap
     macro: Bootstrap
@@ -44,6 +46,31 @@ class Areas:
     def minus(self, other: "Areas") -> "Areas":
         """Paired differences."""
         return Areas(self.micro.minus(other.micro), self.macro.minus(other.macro), self.findings.minus(other.findings))
+
+
+@dataclass(frozen=True, eq=False)
+class Gains:
+    """Paired differences of two cells, per seed."""
+
+    runs: tuple[Areas, ...]
+
+    @property
+    def micro(self) -> Gain:
+        """Of all labels pooled."""
+        return Gain(tuple(run.micro for run in self.runs))
+
+    @property
+    def macro(self) -> Gain:
+        """Of the mean over the findings."""
+        return Gain(tuple(run.macro for run in self.runs))
+
+    def finding(self, column: int) -> Gain:
+        """Of one finding."""
+        return self.group([column])
+
+    def group(self, columns: Sequence[int]) -> Gain:
+        """Of the mean over some of the findings."""
+        return Gain(tuple(run.group(columns) for run in self.runs))
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,11 +102,9 @@ class CellSummary:
         rows = self.runs if finding is None else [run["findings"][finding] for run in self.runs]
         return np.array([row[figure] for row in rows], dtype=np.float64)  # None becomes NaN
 
-    def average(self) -> Areas:
-        """The mean over the seeds, replicate by replicate."""
-        return Areas(
-            *(mean_over_runs([getattr(one, name) for one in self.areas]) for name in ("micro", "macro", "findings"))
-        )
+    def gains(self, other: "CellSummary") -> "Gains":
+        """What this cell brings over another one of the same seeds."""
+        return Gains(tuple(one.minus(two) for one, two in zip(self.areas, other.areas, strict=True)))
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,6 +8,7 @@ from mxa.evaluation.tables import Cell as TableCell
 from mxa.evaluation.tables import Table
 from mxa.reproduce.changes import Change
 from mxa.reproduce.config import ReproduceConfig
+from mxa.reproduce.gain import Gain
 from mxa.reproduce.published import PUBLISHED, Published
 from mxa.reproduce.summary import CellSummary, Summary
 
@@ -37,7 +38,9 @@ def ablation(config: ReproduceConfig, summary: Summary) -> Table:
         "AUROC (macro)",
         "Against",
         "Change of micro AUROC",
+        "micro, seeds too",
         "Change of macro AUROC",
+        "macro, seeds too",
         "Parameters",
         "MFLOP per image",
         "Images/s in training",
@@ -47,17 +50,18 @@ def ablation(config: ReproduceConfig, summary: Summary) -> Table:
     rows = []
     for key, cell in summary.cells.items():
         paper, versus = _published(config, key), config.cells[key].versus
-        gain: tuple[TableCell, ...] = (NONE, NONE, NONE)
+        gain: tuple[TableCell, ...] = (NONE,) * 5
         if versus:
             other = summary.cells[versus]
-            difference = cell.average().minus(other.average())
-            gain = (other.title, signed(difference.micro.interval()), signed(difference.macro.interval()))
+            gains = cell.gains(other)
+            gain = (other.title, *_both(gains.micro), *_both(gains.macro))
         own = (spread(cell.values(name)) for name in ("loss", "auroc_micro", "auroc_macro"))
         cost = (cell.parameters, round(cell.flop / 1e6), round(cell.images_per_s))
         rows.append((cell.title, *own, *gain, *cost, quote(paper.ablation_loss), quote(paper.ablation_auroc)))
     caption = (
         f"Table 4. {SPREAD}. Changes: mean over the seeds of the paired difference, with its 95% interval over "
-        f"patients (bootstrap, {config.replicates} replicates, BCa). Macro over {_over(summary)}."
+        f"patients (bootstrap, {config.replicates} replicates, BCa), which is about these very runs; and over patients "
+        f"and seeds, which is about training again. Macro over {_over(summary)}."
     )
     return Table(header, tuple(rows), caption)
 
@@ -83,18 +87,19 @@ def by_group(config: ReproduceConfig, summary: Summary) -> Table:
         columns = [summary.labels.index(finding) for finding in findings]
         for key, cell in summary.cells.items():
             values = np.array([float(one.group(columns).estimate[0]) for one in cell.areas])
-            gain: tuple[TableCell, ...] = (NONE, NONE, NONE)
+            gain: tuple[TableCell, ...] = (NONE,) * 5
             if versus := config.cells[key].versus:
                 other = summary.cells[versus]
-                difference = cell.average().minus(other.average()).group(columns)
-                p = difference.p_value()
-                gain = (other.title, signed(difference.interval()), NONE if p is None else p)
+                found = cell.gains(other).group(columns)
+                alone, both = _both(found)
+                ps = (NONE if p is None else p for p in (found.p_over_patients(), found.p_over_both()))
+                gain = (other.title, alone, next(ps), both, next(ps))
             rows.append((name, cell.title, spread(values), *gain))
-    header = ("Group", "Configuration", "AUROC", "Against", "Change", "p")
+    header = ("Group", "Configuration", "AUROC", "Against", "Change", "p", "Change, seeds too", "p, seeds too")
     named = "; ".join(f"{name}: {', '.join(findings)}" for name, findings in config.groups.items())
     caption = (
-        f"Mean AUROC over groups of findings ({named}); {SPREAD}. Changes as in Table 4, p two-sided of the same "
-        "replicates, not corrected for looking several times."
+        f"Mean AUROC over groups of findings ({named}); {SPREAD}. Changes as in Table 4, p two-sided, not corrected "
+        "for looking several times."
     )
     return Table(header, tuple(rows), caption)
 
@@ -145,6 +150,11 @@ def spread(values: FloatArray) -> TableCell:
 def signed(interval: Interval | None) -> str:
     """A difference with its interval."""
     return "undefined" if interval is None else interval.signed()
+
+
+def _both(gain: Gain) -> tuple[str, str]:
+    """Over patients, and over patients and seeds."""
+    return signed(gain.over_patients()), signed(gain.over_both()) if len(gain.runs) > 1 else "one seed"
 
 
 def quote(value: float | None) -> TableCell:

@@ -20,6 +20,7 @@ from mxa.data.phantom.image import Drawing, draw_image
 from mxa.data.phantom.plan import BODY, POSES, Case, Study, draw_cases, numbers, split_cases
 from mxa.data.phantom.statistics import FINDINGS
 from mxa.errors import ConfigError, DataError
+from mxa.processes import follow_parent
 
 ROOT = "CheXpert-v1.0-small"
 COLUMNS = ("Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", *FINDINGS)
@@ -171,7 +172,7 @@ def _run(jobs: list[_Job], workers: int) -> Iterator[_Rows]:
         return
     # Spawned, not forked: the caller may hold threads (torch does).
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+    with ProcessPoolExecutor(workers, context, follow_parent) as pool:
         yield from pool.map(_draw_case, jobs, chunksize=max(1, min(16, len(jobs) // (4 * workers))))
 
 
