@@ -81,20 +81,16 @@ def test_layer_scale_scales_what_the_block_adds_by_channel(changes: dict[str, ob
     torch.testing.assert_close(scaled(x)[0][:, 3], 2 * plain(x)[0][:, 3])
 
 
-@pytest.mark.parametrize(
-    ("options", "start"),
-    [({}, -4), ({"variant": "mxa2"}, 0), ({"variant": "mxa2", "spatial_bias": -1.0}, -1), ({"spatial_bias": 0.5}, 0.5)],
-)
-def test_the_variant_says_where_the_gate_starts(options: dict[str, object], start: float) -> None:
+@pytest.mark.parametrize(("options", "start"), [({}, -4), ({"spatial_bias": 0.5}, 0.5)])
+def test_where_the_gate_starts(options: dict[str, float], start: float) -> None:
     assert Mxa(8, MxaOptions(**options)).spatial.conv.bias.item() == start  # type: ignore[arg-type]
 
 
-def test_mxa2_is_the_papers_block_but_for_its_start() -> None:
-    paper, second = (Mxa(16, MxaOptions(variant=name)).eval() for name in ("paper", "mxa2"))
+def test_where_the_gate_starts_changes_nothing_else() -> None:
+    shut, half_open = (Mxa(16, MxaOptions(spatial_bias=bias)).eval() for bias in (-4.0, 0.0))
     x = torch.randn(2, 16, 7, 7)
-    second.load_state_dict(paper.state_dict())
-    torch.testing.assert_close(second(x), paper(x))
-    assert Mxa(16).options.variant == "paper"
+    half_open.load_state_dict(shut.state_dict())
+    torch.testing.assert_close(half_open(x), shut(x))
 
 
 def test_put_back_comes_after_the_gates() -> None:

@@ -10,8 +10,6 @@ from mxa.models.mxa import MxaOptions
     [
         ({"region": "middle"}, "mxa_region"),
         ({"source": "image"}, "mxa_source"),
-        ({"variant": "mxa3"}, "mxa_variant"),
-        ({"gates": False, "variant": "mxa2"}, "mxa_variant"),
         ({"gates": False, "spatial_bias": 0.0}, "mxa_spatial_bias"),
         ({"gates": False, "layer_scale": 0.1}, "mxa_layer_scale"),
         ({"layer_scale": 0.0}, "mxa_layer_scale"),

@@ -11,7 +11,8 @@ Why it starts quietly. A fresh block must not disturb a trained backbone, nor st
 * Both gates are sigmoids, so they would start near 0.5 and add 0.25 F. The spatial gate's bias starts at -4 instead:
   F_MXA starts at about 0.5 x 0.018 F, a change of 1%, and the paper's formula stays as it is. The gradients of the
   block are scaled by the same small factor; AdamW divides that factor out, but it takes many steps to open the gate. A
-  network without trained weights has nothing to be disturbed: in the variant mxa2 the gate starts at 0.5.
+  network without trained weights has nothing to be disturbed and could start with the gate half open (spatial_bias: 0);
+  it came out no better for it (docs/block.md).
 """
 
 import torch
@@ -47,7 +48,9 @@ class Mxa(nn.Module):
         self.region = _make_region(source, options) if options.roi else None
         self.project = _project(source, channels) if options.source == "stem" else nn.Identity()
         self.channel = ChannelAttention(channels, options.reduction) if options.gates else _Scale(channels)
-        self.spatial = SpatialAttention(options.spatial_kernel, options.gate_start) if options.gates else nn.Identity()
+        self.spatial = (
+            SpatialAttention(options.spatial_kernel, options.spatial_bias) if options.gates else nn.Identity()
+        )
         self.scale = nn.Identity() if options.layer_scale is None else _Scale(channels, options.layer_scale)
 
     def forward(self, x: Tensor, stem: Tensor | None = None) -> tuple[Tensor, Tensor | None]:

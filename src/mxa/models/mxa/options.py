@@ -8,8 +8,6 @@ from mxa.models.mxa.region import SIDE_BY_SIDE
 
 REGIONS = ("mean", "moments")
 SOURCES = ("map", "stem")
-VARIANTS = {"paper": INITIAL_SPATIAL_BIAS, "mxa2": 0.0}
-"""Where each variant's spatial gate starts."""
 
 
 @dataclass(frozen=True)
@@ -20,8 +18,6 @@ class MxaOptions:
         ValueError: a field has an impossible value, or fields contradict each other.
     """
 
-    variant: str = "paper"
-    """paper, or mxa2: the same block, but its spatial gate starts half open instead of nearly shut (docs/block.md)."""
     reduction: int = 16
     """r of the channel attention."""
     spatial_kernel: int = 7
@@ -59,12 +55,10 @@ class MxaOptions:
     layer_scale: float | None = None
     """Where a number per channel starts that scales what the block adds (LayerScale; Touvron et al., "Going deeper with
     Image Transformers", ICCV 2021). None has no such numbers, the paper's form."""
-    spatial_bias: float | None = None
-    """Where the spatial gate's bias starts; None is the variant's own: -4, which lets a fresh block add 1% of its
-    input, or with mxa2 0, which lets it add 25%."""
+    spatial_bias: float = INITIAL_SPATIAL_BIAS
+    """Where the spatial gate's bias starts: -4 lets a fresh block add 1% of its input, 0 lets it add 25%."""
 
     def __post_init__(self) -> None:
-        _require(self.variant in VARIANTS, "mxa_variant", self.variant, f"one of {', '.join(VARIANTS)}")
         _require(self.region in REGIONS, "mxa_region", self.region, f"one of {', '.join(REGIONS)}")
         _require(self.source in SOURCES, "mxa_source", self.source, f"one of {', '.join(SOURCES)}")
         _require(self.spatial_kernel % 2 == 1, "mxa_spatial_kernel", self.spatial_kernel, "odd")
@@ -85,19 +79,14 @@ class MxaOptions:
             "a number other than 0",
         )
         _require(self.region == "mean" or not self.log_size, "mxa_log_size", self.log_size, "off with mxa_region")
-        started = self.variant != "paper" or self.spatial_bias is not None or self.layer_scale is not None
-        others = "mxa_variant, mxa_spatial_bias and mxa_layer_scale"
+        started = self.spatial_bias != INITIAL_SPATIAL_BIAS or self.layer_scale is not None
+        others = "mxa_spatial_bias and mxa_layer_scale"
         _require(self.gates or not started, "mxa_gates", self.gates, f"on, or leave {others} out")
         _require(self.roi or self.gates, "mxa_roi and mxa_gates", False, "not both off: nothing would be left")
         alone = not self.put_back and self.source == "map" and self.smoothing == 1
         alone = alone and self.jitter == 0 and self.regions == 1 and not self.log_size
         others = "mxa_put_back, mxa_source, mxa_smoothing, mxa_jitter, mxa_log_size and mxa_regions"
         _require(self.roi or alone, "mxa_roi", self.roi, f"on, or leave {others} out")
-
-    @property
-    def gate_start(self) -> float:
-        """The spatial gate's bias at the start."""
-        return VARIANTS[self.variant] if self.spatial_bias is None else self.spatial_bias
 
 
 def _require(ok: bool, name: str, value: object, need: str) -> None:
