@@ -19,7 +19,7 @@ demo: setup
 	$(BIN)/mxa demo $(DEMO)
 
 test: setup
-	$(TEST_ENV) $(BIN)/python -m pytest -n 2 --dist loadfile
+	$(TEST_ENV) $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow

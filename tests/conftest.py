@@ -24,12 +24,28 @@ XRV_FILE = "chex-densenet121-d121-tw-lr001-rot45-tr15-sc15-seed0-best.pt"
 """What TorchXRayVision calls the weights densenet121-res224-chex."""
 
 
+LONGEST = (
+    "test_readme.py",
+    "test_run.py",
+    "test_distillation.py",
+    "test_docs.py",
+    "test_distributed.py",
+    "test_cli.py",
+    "test_grid.py",
+    "test_benchmark_scripts.py",
+)
+"""Files that take a minute or more."""
 SMALL_RUN = [
     *("--preprocess.size", "64", "--augment.randaugment=", "--progress", "false"),
     *("--optim.epochs", "2", "--optim.batch_size", "8", "--optim.lr_batch_size", "8"),
     *("--optim.warmup_epochs", "0", "--optim.cooldown_epochs", "0"),
 ]
 """Options that make any training command one of seconds."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first: a file stays with one process, and the other should not wait for it at the end."""
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
 
 
 def write_chexpert(folder: Path, patients: dict[str, int], seed: int = 0, side: int = 64) -> Path:

@@ -24,6 +24,8 @@ from mxa.errors import ConfigError, DataError
 from mxa.evaluation.bootstrap import Draws, mean_over_runs
 from mxa.evaluation.predictions import read_csv
 from mxa.labels import CHEXPERT14
+from mxa.models.artifact import load
+from mxa.predict import predict_table
 from mxa.reproduce import runs, tables
 from mxa.reproduce.changes import changes
 from mxa.reproduce.config import Cell, ReproduceConfig
@@ -219,6 +221,19 @@ def test_a_grid_grows(copied: Path, finished: ReproduceConfig, monkeypatch: pyte
     new = {f"{key}/seed-7" for key in cells} | {f"more/seed-{seed}" for seed in finished.seeds}
     assert new <= {out.partition("cells/")[2] for out in trained}
     run_grid(finished)
+
+
+def test_the_validation_splits_scores_are_those_of_the_saved_model(copied: Path, finished: ReproduceConfig) -> None:
+    """Training has them already; here they are computed anew."""
+    run_grid(replace(finished, split="valid"))
+    table = read(finished.base.data).split("valid")
+    for key in finished.cells:
+        out = Path(finished.run(key, 1).out)
+        stored = read_csv(out / "valid" / "predictions.csv", CHEXPERT14)
+        anew = predict_table(load(out / "model"), table)
+        np.testing.assert_allclose(stored.probability, anew.probability, atol=1e-6)
+        told = json.loads((out / "valid" / "metrics.json").read_text())
+        assert told["auroc_macro"] == pytest.approx(anew.evaluate(table.target, table.mask).auroc_macro)
 
 
 def test_a_foreign_folder_is_left_alone(finished: ReproduceConfig, tmp_path: Path) -> None:

@@ -189,6 +189,11 @@ def _predict(config: TrainConfig, split: str) -> None:
     out = Path(config.out) / split
     if (out / "metrics.json").exists():
         return
+    if split == "valid":  # training has scored the saved model on it, at its end
+        out.mkdir(exist_ok=True)
+        for name in ("predictions.csv", "metrics.json"):
+            shutil.copy(Path(config.out) / "validation" / name, out / name)
+        return
     classifier = load(Path(config.out) / "model")
     table = read(config.data, labels=classifier.labels).split(split)
     log.info("scoring %s", config.out)
