@@ -8,8 +8,8 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ import yaml
 from torch import nn
 
 from conftest import small_config, write_chexpert
+from killed import wait_until
 from mxa.data.images import read_grey
 from mxa.data.loader import EpochSampler
 from mxa.data.options import read
@@ -244,28 +245,38 @@ def transformer(root: Path, out: Path, **changes: Any) -> TrainConfig:
     """A network without batch norm, so that what a process sees of a batch does not matter."""
     config = small_config(root, out, OPTIM)
     model = ModelConfig(name="test_vit", options={"img_size": 64})
-    return replace(config, model=model, precision="32", **changes)
+    return replace(config, model=model, precision="32", workers=0, **changes)
 
 
-def start(config: TrainConfig, *, torchrun: bool = True, options: tuple[str, ...] = ()) -> subprocess.Popen[str]:
-    """`mxa train` on two processes, as a user starts it."""
+@contextmanager
+def started(
+    config: TrainConfig, *, torchrun: bool = True, options: tuple[str, ...] = ()
+) -> Iterator[subprocess.Popen[str]]:
+    """`mxa train` on two processes, as a user starts it; what has not ended at the end of the block is killed."""
     file = Path(config.out).with_suffix(".yaml")
     file.write_text(yaml.safe_dump(json.loads(json.dumps(asdict(config)))))
     starter = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"] if torchrun else []
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, *starter, "-m", "mxa", "train", "--config", str(file), *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        start_new_session=True,
     )
+    with process:
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def launch(
     config: TrainConfig, *, torchrun: bool = True, options: tuple[str, ...] = ()
 ) -> subprocess.CompletedProcess[str]:
     """Start, and wait for the end."""
-    with start(config, torchrun=torchrun, options=options) as process:
+    with started(config, torchrun=torchrun, options=options) as process:
         printed, errors = process.communicate(timeout=300)
     return subprocess.CompletedProcess(process.args, process.returncode, printed, errors)
 
@@ -320,9 +331,9 @@ def test_an_interrupted_run_goes_on(root: Path, tmp_path: Path) -> None:
     longer = replace(OPTIM, epochs=8)
     whole, stopped = (transformer(root, tmp_path / name, optim=longer, devices=2) for name in ("whole", "stopped"))
     assert launch(whole, torchrun=False).returncode == 0
-    with start(stopped, torchrun=False) as process:
-        while process.poll() is None and not (tmp_path / "stopped" / "history.csv").exists():
-            time.sleep(0.05)
+    with started(stopped, torchrun=False) as process:
+        reached = wait_until(lambda: process.poll() is not None or (tmp_path / "stopped" / "history.csv").exists(), 120)
+        assert reached, "no epoch in two minutes: the processes wait for each other"
         process.send_signal(signal.SIGTERM)
         _, errors = process.communicate(timeout=120)
     assert process.returncode == 1, errors
