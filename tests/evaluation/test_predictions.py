@@ -78,11 +78,11 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
     some().write_csv(file)
     before = file.read_bytes()
 
-    def full(self, text, **_):
-        self.open("w").write(text[:10])
+    def full(self, content):
+        self.open("wb").write(content[:10])
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(DataError, match="No space left"):
         some(3).write_csv(file)
     assert file.read_bytes() == before
