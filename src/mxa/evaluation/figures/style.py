@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from mxa.errors import DataError
+from mxa.evaluation.figures.chart import DPI
 from mxa.evaluation.intervals import Interval
 
 # Okabe and Ito without yellow, which vanishes on white. 7 colours, 4 styles and 5 markers have no common factor, so
@@ -104,7 +105,7 @@ def shared_level(intervals: Iterable[Interval]) -> str:
     return "".join(f"{100 * level:g}%" for level in levels)
 
 
-def save(figure: Figure, file: str | os.PathLike[str], *, dpi: float = 150) -> None:
+def save(figure: Figure, file: str | os.PathLike[str], *, dpi: float = DPI) -> None:
     """Write a figure; the suffix of ``file`` chooses the format (png, pdf, svg).
 
     Raises:
