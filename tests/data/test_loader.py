@@ -1,5 +1,6 @@
 """Batches: the right rows, every row once, and a start in the middle of an epoch."""
 
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,33 @@ def test_every_row_once_with_its_own_labels(table: Table, cached: bool, workers:
         np.testing.assert_array_equal(batch.target.numpy(), table.target[batch.row])
         np.testing.assert_array_equal(batch.mask.numpy(), table.mask[batch.row])
     assert sorted(rows) == list(range(40))
+
+
+@pytest.mark.parametrize("kind", ["decoded now", "decoded before", "map", "part of a map"])
+def test_loading_processes_that_are_no_copies_see_the_same(table: Table, tmp_path: Path, kind: str) -> None:
+    pixels = decode_all(table.files(), CONTRACT)
+    np.save(tmp_path / "pixels.npy", np.concatenate([pixels[:7], pixels]))
+    mapped = np.load(tmp_path / "pixels.npy", mmap_mode="c")
+    given = {"decoded now": None, "decoded before": pixels, "map": mapped, "part of a map": mapped[7:]}[kind]
+    positions = np.arange(40) + 7 if kind == "map" else None
+    dataset = RadiographDataset(table, CONTRACT, given, positions=positions)
+    loader = make_loader(dataset, EpochSampler(40, shuffle=True, seed=1), 16, workers=1, forked=False)
+    rows = []
+    for batch in loader:
+        rows += batch.row.tolist()
+        np.testing.assert_array_equal(batch.image[:, 0].numpy(), pixels[batch.row])
+    assert sorted(rows) == list(range(40))
+
+
+def test_a_memory_map_is_handed_on_by_name(table: Table, tmp_path: Path) -> None:
+    np.save(tmp_path / "pixels.npy", np.full((1000, 32, 32), 7, np.uint8))
+    mapped = np.load(tmp_path / "pixels.npy", mmap_mode="c")
+    dataset = RadiographDataset(table, CONTRACT, mapped, positions=np.arange(40) + 900)
+    handed = pickle.dumps(dataset)
+    assert len(handed) < 100_000
+    again = pickle.loads(handed)
+    np.save(tmp_path / "pixels.npy", np.full((1000, 32, 32), 9, np.uint8))  # the same file, not a copy of its pixels
+    assert (again.__getitems__([(0, 3)]).image == 9).all()
 
 
 def test_augmented_pictures_do_not_depend_on_the_workers(table: Table) -> None:

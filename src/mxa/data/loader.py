@@ -4,7 +4,9 @@ A batch carries raw 8-bit pixels; the model's side scales them on its own device
 the seed, the epoch and the batch size only.
 """
 
+import multiprocessing
 from collections.abc import Iterator, Sequence
+from multiprocessing.context import BaseContext
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -65,9 +67,19 @@ class RadiographDataset(Dataset[Batch]):
         self.mask = torch.from_numpy(table.mask)
         self.pixels = None if pixels is None else torch.from_numpy(pixels)
         self.positions = None if positions is None else torch.from_numpy(positions)
-        if self.pixels is not None and positions is None:
+        self._mapped = _where_mapped(pixels)
+        if self.pixels is not None and self._mapped is None:
             # Worker processes see it without a copy, whether they are forked or spawned; a memory map is shared anyway.
             self.pixels.share_memory_()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A memory map goes to another process by its file's name; as a tensor all of it would be copied."""
+        return self.__dict__ if self._mapped is None else self.__dict__ | {"pixels": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if self._mapped is not None:
+            self.pixels = torch.from_numpy(np.memmap(dtype=np.uint8, mode="c", **self._mapped))
 
     def __len__(self) -> int:
         return len(self.files)
@@ -91,6 +103,14 @@ class RadiographDataset(Dataset[Batch]):
             return torch.from_numpy(np.stack([decode(self.files[row], self.preprocess) for row in rows.tolist()]))
         # index_select copies whole rows; indexing by [] gathers byte by byte, ten times as slow.
         return self.pixels.index_select(0, rows if self.positions is None else self.positions[rows])
+
+
+def _where_mapped(pixels: npt.NDArray[np.uint8] | None) -> dict[str, Any] | None:
+    """What opens a memory map again; None for other arrays."""
+    # A part of a map keeps the whole one's file and offset, and could not be found again by them.
+    if isinstance(pixels, np.memmap) and not isinstance(pixels.base, np.ndarray):
+        return {"filename": pixels.filename, "offset": pixels.offset, "shape": pixels.shape}
+    return None
 
 
 class EpochSampler(Sampler[Key]):
@@ -181,7 +201,13 @@ class ResumableLoader(DataLoader[Batch]):
 
 
 def make_loader(
-    dataset: RadiographDataset, sampler: EpochSampler, batch_size: int, *, workers: int = 0, drop_last: bool = False
+    dataset: RadiographDataset,
+    sampler: EpochSampler,
+    batch_size: int,
+    *,
+    workers: int = 0,
+    drop_last: bool = False,
+    forked: bool = True,
 ) -> ResumableLoader:
     """A loader of :class:`Batch`.
 
@@ -191,6 +217,8 @@ def make_loader(
         batch_size: images per batch on this process.
         workers: loading processes; 0 loads in this one.
         drop_last: leave out a last, smaller batch (training: batch norm wants equal batches).
+        forked: start the loading processes as copies of this one, the quickest way. Not where it talks to others by
+            threads: a copy may inherit a lock that one of them held, and wait for it for ever.
     """
     return ResumableLoader(
         dataset,
@@ -201,4 +229,12 @@ def make_loader(
         pin_memory=torch.cuda.is_available(),
         drop_last=drop_last,
         persistent_workers=workers > 0,
+        multiprocessing_context=None if forked or not workers else _apart(),
     )
+
+
+def _apart() -> BaseContext:
+    """Processes copied from one that has done nothing but imports, and has no threads of its own."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["__main__", __name__])
+    return context

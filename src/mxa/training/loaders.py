@@ -40,19 +40,21 @@ def make_loaders(config: TrainConfig, table: Table, place: Place = ALONE) -> tup
     order = EpochSampler(
         len(training), shuffle=True, seed=config.seed, step=config.optim.batch_size, rank=rank, world=world
     )
-    size = config.part_size
+    size, alone = config.part_size, place.world == 1
     return (
         make_loader(
             training,
             order,
             size,
             workers=loading_processes(config, training.pixels is not None and augmenter is None),
+            forked=alone,
         ),
         make_loader(
             validation,
             EpochSampler(len(validation), shuffle=False, rank=rank, world=world),
             size,
             workers=loading_processes(config, validation.pixels is not None),
+            forked=alone,
         ),
     )
 
