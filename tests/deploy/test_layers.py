@@ -1,6 +1,7 @@
 """The rewritten layers equal the trained ones to the rounding of double precision."""
 
 import copy
+from dataclasses import fields
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from torch import nn
 
 from deploy.small import OPTIONS, classifier, pictures
 from mxa.deploy.layers import crop, crop_weights, rewrite
-from mxa.models.mxa import bilinear_weights, roi_pool, sampling_positions
+from mxa.models.mxa import MxaOptions, bilinear_weights, roi_pool, sampling_positions
 
 
 @pytest.mark.parametrize(
@@ -38,6 +39,44 @@ def test_the_whole_network_in_double_precision(name: str, side: int, options: di
             assert list(boxes) == list(expected_boxes)
             torch.testing.assert_close(boxes, expected_boxes, atol=1e-11, rtol=0)
             assert max(box.std(0).max() for box in expected_boxes.values()) > 1e-3
+
+
+# Each option of the block, away from the paper's value.
+CHANGED: dict[str, dict[str, object]] = {
+    "reduction": {"mxa_reduction": 4},
+    "spatial_kernel": {"mxa_spatial_kernel": 3},
+    "region_reduction": {"mxa_region_reduction": 2},
+    "region_pool": {"mxa_region_pool": 3},
+    "roi": {"mxa_roi": False},
+    "gates": {"mxa_gates": False},
+    "region": {"mxa_region": "moments"},
+    "regions": {"mxa_regions": 2},
+    "min_size": {"mxa_min_size": 0.3},
+    "log_size": {"mxa_log_size": True},
+    "smoothing": {"mxa_smoothing": 2.0},
+    "jitter": {"mxa_jitter": 0.1},
+    "source": {"mxa_source": "image", "mxa_stages": [0]},
+    "put_back": {"mxa_put_back": True},
+    "layer_scale": {"mxa_layer_scale": 0.5},
+    "spatial_bias": {"mxa_spatial_bias": 0.0},
+}
+
+
+def test_every_option_of_the_block_is_tried() -> None:
+    assert set(CHANGED) == {one.name for one in fields(MxaOptions)}
+
+
+@pytest.mark.parametrize("option", CHANGED)
+def test_a_block_with_any_option_stays_what_it_is(option: str) -> None:
+    one = classifier(options=OPTIONS | CHANGED[option])
+    trained = one.model.double()
+    rewritten = rewrite(copy.deepcopy(trained))
+    x = one.preprocess.scale(torch.from_numpy(pictures(3)).double())
+    with torch.inference_mode():
+        (expected, expected_boxes), (found, boxes) = (net.forward_with_regions(x) for net in (trained, rewritten))
+    assert expected.std(0).min() > 1e-3  # the pictures differ
+    torch.testing.assert_close(found, expected, atol=1e-11, rtol=1e-11)
+    torch.testing.assert_close(boxes, expected_boxes, atol=1e-11, rtol=0)
 
 
 def test_no_batch_norm_and_no_bare_residual_is_left() -> None:

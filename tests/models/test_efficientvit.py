@@ -13,6 +13,7 @@ import mxa  # noqa: F401  (registers the models)
 from conftest import put_into_hub_cache
 from mxa.errors import ArtifactError
 from mxa.models.efficientvit import MxaMixer
+from mxa.models.mxa import roi_pool
 
 SIZES = ["m0", "m1", "m2", "m3", "m4", "m5"]
 PLAIN_PARAMETERS = dict(zip(SIZES, [2_158_994, 2_789_974, 3_965_416, 6_583_928, 8_424_330, 12_093_730], strict=True))
@@ -144,6 +145,22 @@ def test_the_stems_map_reaches_the_first_stage() -> None:
     torch.testing.assert_close(model(x), logits)
     with pytest.raises(ValueError, match="mxa_stages"):
         make("mxa_efficientvit_m0", mxa_source="stem")
+
+
+def test_the_picture_reaches_the_first_stage() -> None:
+    model = randomise(make("mxa_efficientvit_m0", img_size=128, mxa_source="image", mxa_stages=(0,))).train()
+    seen: list[torch.Tensor] = []
+    block = model.stages[0].blocks[0].mixer.mxa
+    block.project.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    x = torch.randn(2, 1, 128, 128)
+    logits, regions = model.forward_with_regions(x)
+    assert list(regions) == list(model.region_blocks()) == ["stages.0.blocks.0"]
+    torch.testing.assert_close(seen[0], roi_pool(x, regions["stages.0.blocks.0"]))
+    logits.square().sum().backward()
+    for name, parameter in block.named_parameters():
+        assert parameter.grad.abs().max() > 0, name
+    model.eval()
+    torch.testing.assert_close(model(x), model.forward_with_regions(x)[0])
 
 
 @pytest.mark.parametrize("size", [(224, 224), (128, 128), (256, 192)])

@@ -10,6 +10,8 @@ Each class is made from the trained layer, takes over its weights, and equals it
 * ROI pooling is computed for both axes at once, in the channels-first order of the runtimes, as two matrix products.
 """
 
+from dataclasses import asdict
+
 import torch
 import torch.nn.functional as nnf
 from timm.models.efficientvit_msra import (
@@ -173,14 +175,18 @@ class FusedMxa(nn.Module):
         assert trained.region is not None
         self.region, self.channel, self.spatial = trained.region, trained.channel, trained.spatial
 
-    @staticmethod
-    def stands_for(trained: Mxa) -> bool:
-        """Whether a block crops as the paper's does; others are left as they were trained."""
-        own, papers = trained.options, MxaOptions()
-        form = ("roi", "region", "source", "smoothing", "put_back")
-        return all(getattr(own, name) == getattr(papers, name) for name in form)
+    FOLLOWED = ("reduction", "spatial_kernel", "spatial_bias", "gates", "region_reduction", "region_pool", "min_size")
+    """Options that the weights and the rewritten parts themselves carry along."""
+    TRAINING = ("jitter",)
+    """Options without a meaning in inference."""
 
-    def forward(self, x: Tensor, stem: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    @classmethod
+    def stands_for(cls, trained: Mxa) -> bool:
+        """Whether a block is the paper's in all other options; if not it is left as it was trained."""
+        free = dict.fromkeys((*cls.FOLLOWED, *cls.TRAINING))
+        return asdict(trained.options) | free == asdict(MxaOptions()) | free
+
+    def forward(self, x: Tensor, finer: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """As :meth:`mxa.models.mxa.Mxa.forward`."""
         low, size = self.region(x)
         columns, rows = crop_weights(low, size, x.shape[-1]).split(1, dim=1)

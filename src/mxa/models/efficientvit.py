@@ -44,9 +44,9 @@ class MxaMixer(ResidualDrop):
         """(B, C, H, W) -> (B, C, H, W)."""
         return self.forward_with_regions(x)[0]
 
-    def forward_with_regions(self, x: Tensor, stem: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+    def forward_with_regions(self, x: Tensor, finer: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """The output (B, C, H, W) and the block's boxes, as :meth:`mxa.models.mxa.Mxa.forward` gives them."""
-        refined, boxes = self.mxa(x, stem)
+        refined, boxes = self.mxa(x, finer)
         return x + self.m(x) + refined, boxes
 
 
@@ -70,14 +70,18 @@ class MxaEfficientVit(EfficientVitMsra):
             raise ValueError(f"mxa_stages must be among {list(range(len(self.stages)))}, got {list(mxa_stages)}")
         options = MxaOptions(**own)
         self.mxa_source = options.source
+        finer = {
+            "map": 0,
+            "stem": self.patch_embed.conv3.conv.out_channels,
+            "image": self.patch_embed.conv1.conv.in_channels,
+        }[options.source]
         for index in sorted(set(mxa_stages)):
-            stem_channels = self.patch_embed.conv3.conv.out_channels if index == 0 else 0
             for block in self.stages[index].blocks:
-                block.mixer = MxaMixer(block.mixer.m, Mxa(block.mixer.m.dim, options, stem_channels))
+                block.mixer = MxaMixer(block.mixer.m, Mxa(block.mixer.m.dim, options, finer if index == 0 else 0))
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Images to the last map (B, C, h, w)."""
-        if self.mxa_source == "stem":
+        if self.mxa_source != "map":
             return self._features_with_regions(x)[0]
         features: Tensor = super().forward_features(x)
         return features
@@ -112,13 +116,13 @@ class MxaEfficientVit(EfficientVitMsra):
 
     def _features_with_regions(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         regions: dict[str, Tensor] = {}
-        x, stem = self._stem(x) if self.mxa_source == "stem" else (self.patch_embed(x), None)
+        x, finer = self._embedded(x)
         for i, stage in enumerate(self.stages):
             x = stage.downsample(x)
             for j, block in enumerate(stage.blocks):
                 x = block.ffn0(block.dw0(x))
                 if isinstance(block.mixer, MxaMixer):
-                    x, boxes = block.mixer.forward_with_regions(x, stem)
+                    x, boxes = block.mixer.forward_with_regions(x, finer)
                     if boxes is not None:
                         each = (boxes,) if boxes.ndim == 2 else boxes.unbind(1)
                         regions |= zip(box_names(f"stages.{i}.blocks.{j}", len(each)), each, strict=True)
@@ -127,8 +131,10 @@ class MxaEfficientVit(EfficientVitMsra):
                 x = block.ffn1(block.dw1(x))
         return x, regions
 
-    def _stem(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The patch embedding's output and, of twice its resolution, what its last convolution sees."""
+    def _embedded(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The patch embedding's output, and what ``mxa_source`` crops: the picture, or what the last layer sees."""
+        if self.mxa_source != "stem":
+            return self.patch_embed(x), x if self.mxa_source == "image" else None
         *most, last = self.patch_embed
         for layer in most:
             x = layer(x)

@@ -132,7 +132,7 @@ def test_boxes_are_moved_in_training_only() -> None:
 
 
 def test_the_stem_is_cropped_to_the_blocks_map() -> None:
-    block = randomise(Mxa(8, MxaOptions(source="stem", region="moments"), stem_channels=4).double()).eval()
+    block = randomise(Mxa(8, MxaOptions(source="stem", region="moments"), finer_channels=4).double()).eval()
     x, stem = torch.randn(2, 8, 6, 6, dtype=torch.float64), torch.randn(2, 4, 12, 12, dtype=torch.float64)
     refined, boxes = block(x, stem)
     torch.testing.assert_close(boxes, block.region(stem))
@@ -142,6 +142,20 @@ def test_the_stem_is_cropped_to_the_blocks_map() -> None:
         block(x)
     with pytest.raises(ValueError, match="mxa_stages"):
         Mxa(8, MxaOptions(source="stem"))
+
+
+def test_the_picture_is_cropped_enlarged_and_embedded() -> None:
+    block = randomise(Mxa(16, MxaOptions(source="image"), finer_channels=1).double()).eval()
+    x, picture = torch.randn(2, 16, 4, 4, dtype=torch.float64), torch.randn(2, 1, 64, 64, dtype=torch.float64)
+    refined, boxes = block(x, picture)
+    torch.testing.assert_close(boxes, block.region(x))
+    crop = block.project(roi_pool(picture, boxes))
+    assert crop.shape == x.shape
+    torch.testing.assert_close(refined, block.spatial(block.channel(crop)))
+    with pytest.raises(ValueError, match="crops the image: call the whole model"):
+        block(x)
+    with pytest.raises(ValueError, match=r"mxa_source is .image.*mxa_stages"):
+        Mxa(16, MxaOptions(source="image"))
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from mxa.models.mxa import MxaOptions
     ("options", "named"),
     [
         ({"region": "middle"}, "mxa_region"),
-        ({"source": "image"}, "mxa_source"),
+        ({"source": "picture"}, "mxa_source"),
         ({"gates": False, "spatial_bias": 0.0}, "mxa_spatial_bias"),
         ({"gates": False, "layer_scale": 0.1}, "mxa_layer_scale"),
         ({"layer_scale": 0.0}, "mxa_layer_scale"),

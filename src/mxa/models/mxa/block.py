@@ -33,32 +33,34 @@ class Mxa(nn.Module):
     Args:
         channels: channels C of the block's map.
         options: what is changed of the paper's block.
-        stem_channels: channels of the stem's map, for ``source: stem``.
+        finer_channels: channels of the stem's map or of the picture, for ``source: stem`` and ``image``.
 
     Raises:
-        ValueError: ``source`` is stem, but there is no stem's map here.
+        ValueError: ``source`` is stem or image, but there is none here.
     """
 
-    def __init__(self, channels: int, options: MxaOptions | None = None, stem_channels: int = 0) -> None:
+    def __init__(self, channels: int, options: MxaOptions | None = None, finer_channels: int = 0) -> None:
         super().__init__()
         self.options = options = options or MxaOptions()
-        source = stem_channels if options.source == "stem" else channels
-        if not source:
-            raise ValueError("mxa_source is 'stem', which is for blocks of the first stage: set mxa_stages to [0]")
-        self.region = _make_region(source, options) if options.roi else None
-        self.project = _project(source, channels) if options.source == "stem" else nn.Identity()
+        if options.source != "map" and not finer_channels:
+            raise ValueError(
+                f"mxa_source is {options.source!r}, which is for blocks of the first stage: set mxa_stages to [0]"
+            )
+        looked_at = finer_channels if options.source == "stem" else channels
+        self.region = _make_region(looked_at, options) if options.roi else None
+        self.project = _project(options.source, finer_channels, channels)
         self.channel = ChannelAttention(channels, options.reduction) if options.gates else _Scale(channels)
         self.spatial = (
             SpatialAttention(options.spatial_kernel, options.spatial_bias) if options.gates else nn.Identity()
         )
         self.scale = nn.Identity() if options.layer_scale is None else _Scale(channels, options.layer_scale)
 
-    def forward(self, x: Tensor, stem: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+    def forward(self, x: Tensor, finer: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Refine the map.
 
         Args:
             x: map F (B, C, H, W).
-            stem: the stem's map (B, C', 2H, 2W), for ``source: stem``.
+            finer: the stem's map (B, C', 2H, 2W) for ``source: stem``, the picture (B, C', 16H, 16W) for ``image``.
 
         Returns:
             F_MXA (B, C, H, W) and the boxes (B, 4), with several regions (B, K, 4): corners x1, y1, x2, y2 in [0, 1];
@@ -66,13 +68,13 @@ class Mxa(nn.Module):
         """
         if self.region is None:
             return self._gated(x), None
-        source = x
-        if self.options.source == "stem":
-            if stem is None:
-                raise ValueError("this block crops the stem's map: call the whole model, not its stages")
-            source = stem
-        boxes = self.region(source)
-        return self._refine(source, boxes, (x.shape[2], x.shape[3])), boxes
+        if self.options.source == "map":
+            finer = x
+        if finer is None:
+            raise ValueError(f"this block crops the {self.options.source}: call the whole model, not its stages")
+        # A picture's own greys tell no place apart: there the box is found on the map.
+        boxes = self.region(finer if self.options.source == "stem" else x)
+        return self._refine(finer, boxes, (x.shape[2], x.shape[3])), boxes
 
     def _gated(self, x: Tensor) -> Tensor:
         gated: Tensor = self.scale(self.spatial(self.channel(x)))
@@ -80,6 +82,8 @@ class Mxa(nn.Module):
 
     def _refine(self, source: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
         """The refined crop (B, C, *size), the mean over several regions."""
+        # The patch embedding makes the map's size of the picture's.
+        size = (source.shape[2], source.shape[3]) if self.options.source == "image" else size
         several = self.options.regions
         if several > 1:
             source = source.unsqueeze(1).expand(-1, several, -1, -1, -1).flatten(0, 1)
@@ -120,6 +124,13 @@ def _make_predictor(channels: int, options: MxaOptions, **start: float) -> nn.Mo
     return RegionPredictor(channels, reduction, least, pool=pool, log_size=options.log_size, **start)
 
 
-def _project(source: int, channels: int) -> nn.Sequential:
-    """The stem's channels to the block's."""
-    return nn.Sequential(nn.Conv2d(source, channels, 1, bias=False), nn.BatchNorm2d(channels))
+def _project(source: str, finer: int, channels: int) -> nn.Module:
+    """What makes the block's channels of a crop."""
+    if source == "stem":
+        return nn.Sequential(nn.Conv2d(finer, channels, 1, bias=False), nn.BatchNorm2d(channels))
+    if source == "map":
+        return nn.Identity()
+    # Not above: timm's first import registers our models, which import this module.
+    from timm.models.efficientvit_msra import PatchEmbedding
+
+    return PatchEmbedding(finer, channels)

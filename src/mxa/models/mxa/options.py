@@ -7,7 +7,7 @@ from mxa.models.mxa.gates import INITIAL_SPATIAL_BIAS
 from mxa.models.mxa.region import SIDE_BY_SIDE
 
 REGIONS = ("mean", "moments")
-SOURCES = ("map", "stem")
+SOURCES = ("map", "stem", "image")
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,9 @@ class MxaOptions:
     """In training each box is moved and resized at random by this standard deviation, a fraction of the map's side: the
     loss is then a mean over crops nearby, whose gradient reaches farther (randomised smoothing)."""
     source: str = "map"
-    """What is cropped: map (the block's own, the paper's) or stem (the stem's map of twice the resolution, for blocks
-    of the first stage)."""
+    """What is cropped: map (the block's own, the paper's) or, for blocks of the first stage, stem (the stem's map of
+    twice the resolution) or image (the picture; its crop, enlarged to the whole, goes through a patch embedding of its
+    own)."""
     put_back: bool = False
     """Put the refined crop back to where it was cut out, so that it adds to the attention's output of that place."""
     layer_scale: float | None = None
