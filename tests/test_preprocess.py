@@ -49,6 +49,16 @@ def test_a_mark_is_found_where_the_geometry_says(fit: str, width: int, height: i
     assert np.abs(found - [130, 90, 150, 110]).max() <= pixel
 
 
+@pytest.mark.parametrize("width", range(30, 40))
+def test_the_window_of_a_padded_picture_is_where_it_lies(width: int) -> None:
+    """Also where the margins cannot be equal: what is left and right of the picture is black."""
+    contract = Preprocess(size=40, fit="pad")  # one pixel of the input is one of the picture
+    seen = np.flatnonzero(contract.resize(np.full((40, width), 200, np.uint8)).any(axis=0))
+    left, top, right, bottom = contract.window(width, 40)
+    assert (seen[0], seen[-1] + 1) == (-left, width - left)
+    assert (right - left, top, bottom) == (40, 0, 40)
+
+
 def test_pad_cuts_boxes_at_the_picture() -> None:
     whole = Preprocess(fit="pad").to_source(np.array([0.0, 0.0, 1.0, 1.0]), 100, 40)
     assert whole.tolist() == [0, 0, 100, 40]

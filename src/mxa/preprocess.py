@@ -83,6 +83,8 @@ class Preprocess:
             return 0.0, 0.0, float(width), float(height)
         side = min(width, height) if self.fit == "crop" else max(width, height)
         left, top = (width - side) / 2, (height - side) / 2
+        if self.fit == "pad":  # a picture is put down at a whole pixel
+            left, top = float(round(left)), float(round(top))
         return left, top, left + side, top + side
 
     def to_source(self, boxes: npt.NDArray[np.floating[Any]], width: int, height: int) -> npt.NDArray[np.float64]:
@@ -115,7 +117,7 @@ class Preprocess:
         if self.fit == "pad":
             side = max(width, height)
             square = Image.new("L", (side, side))
-            square.paste(image, (round(-left), round(-top)))
+            square.paste(image, (int(-left), int(-top)))
             image, (left, top, right, bottom) = square, (0.0, 0.0, float(side), float(side))
         resized = image.resize((self.size, self.size), _FILTERS[self.interpolation], box=(left, top, right, bottom))
         return np.array(resized)  # a copy: Pillow's own memory is read-only, which torch warns of
