@@ -529,17 +529,22 @@ def test_an_unknown_finding_is_named(tiny_chexpert: Path, tmp_path: Path, capsys
 
 
 def test_ctrl_c_and_resume(tmp_path: Path) -> None:
-    """A real process, a real signal, and the same result as without."""
+    """A real process with its loading processes, a signal to all as from a terminal, and the same result as without."""
     root = write_chexpert(tmp_path / "data", {"train": 60, "valid": 8})
-    command = [sys.executable, "-m", "mxa", "train", *FAST, "--data.root", str(root), "--optim.epochs", "8", "--out"]
-    process = subprocess.Popen([*command, str(tmp_path / "run")], stderr=subprocess.PIPE, text=True)
+    loading = ["--cache_gib", "0", "--workers", "2"]
+    command = [sys.executable, "-m", "mxa", "train", *FAST, *loading, "--data.root", str(root), "--optim.epochs", "8"]
+    command += ["--out"]
+    process = subprocess.Popen(
+        [*command, str(tmp_path / "run")], stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
     deadline = time.monotonic() + 120
     while not (tmp_path / "run" / "history.csv").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
+    os.killpg(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 1, err
     assert "--resume" in err
+    assert err.count("stopping after this step") == 1, "the loading processes say nothing"
     assert "Traceback" not in err
     assert (tmp_path / "run" / "checkpoints" / "last.ckpt").exists()
     environment = {**os.environ, "PYTHONWARNINGS": "default"}

@@ -1,6 +1,8 @@
 """Batches: the right rows, every row once, and a start in the middle of an epoch."""
 
+import os
 import pickle
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +74,19 @@ def test_loading_processes_that_are_no_copies_see_the_same(table: Table, tmp_pat
         rows += batch.row.tolist()
         np.testing.assert_array_equal(batch.image[:, 0].numpy(), pixels[batch.row])
     assert sorted(rows) == list(range(40))
+
+
+@pytest.mark.parametrize("forked", [True, False])
+def test_a_signal_to_the_whole_group_leaves_the_loading_processes(table: Table, forked: bool) -> None:
+    """As a terminal's Ctrl-C, and a scheduler's notice, reach them beside the one that decides what to do."""
+    dataset = RadiographDataset(table, CONTRACT)
+    batches = iter(make_loader(dataset, EpochSampler(40, shuffle=False), 4, workers=1, forked=forked))
+    rows = next(batches).row.tolist()
+    (worker,) = batches._workers  # type: ignore[attr-defined]
+    os.kill(worker.pid, signal.SIGINT)
+    os.kill(worker.pid, signal.SIGTERM)
+    rows += [row for batch in batches for row in batch.row.tolist()]
+    assert rows == list(range(40))
 
 
 def test_a_memory_map_is_handed_on_by_name(table: Table, tmp_path: Path) -> None:

@@ -350,6 +350,20 @@ def test_an_interrupted_run_goes_on(root: Path, tmp_path: Path) -> None:
     assert all(torch.equal(value, two[name]) for name, value in one.items())
 
 
+def test_a_signal_to_the_whole_group_is_no_failure(root: Path, tmp_path: Path) -> None:
+    """As a scheduler sends it: it reaches the loading processes too, which must not fail under the training ones."""
+    config = transformer(root, tmp_path / "run", optim=replace(OPTIM, epochs=30), devices=2)
+    with started(replace(config, workers=1), torchrun=False) as process:
+        reached = wait_until(lambda: process.poll() is not None or (tmp_path / "run" / "history.csv").exists(), 120)
+        assert reached, "no epoch in two minutes: the processes wait for each other"
+        os.killpg(process.pid, signal.SIGTERM)
+        _, errors = process.communicate(timeout=120)
+    assert process.returncode == 1, errors
+    assert "--resume to go on" in errors
+    assert "Traceback" not in errors
+    assert (tmp_path / "run" / "checkpoints" / "last.ckpt").exists()
+
+
 def test_parts_of_a_step_add_up(root: Path, tmp_path: Path) -> None:
     """Without masks a step in four parts is the step in one."""
     runs = []

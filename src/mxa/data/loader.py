@@ -4,9 +4,9 @@ A batch carries raw 8-bit pixels; the model's side scales them on its own device
 the seed, the epoch and the batch size only.
 """
 
-import multiprocessing
+import signal
 from collections.abc import Iterator, Sequence
-from multiprocessing.context import BaseContext
+from types import FrameType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -229,12 +229,19 @@ def make_loader(
         pin_memory=torch.cuda.is_available(),
         drop_last=drop_last,
         persistent_workers=workers > 0,
-        multiprocessing_context=None if forked or not workers else _apart(),
+        multiprocessing_context=None if forked or not workers else "spawn",
+        worker_init_fn=_outlast_a_signal,
     )
 
 
-def _apart() -> BaseContext:
-    """Processes copied from one that has done nothing but imports, and has no threads of its own."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["__main__", __name__])
-    return context
+def _outlast_a_signal(worker: int) -> None:
+    """A loading process goes on when the whole group is told to stop: which batch is the last, training decides.
+
+    A terminal's Ctrl-C and a scheduler's termination signal reach it too; ended by them, it would take training along.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _not_again)  # the second one may come from a training process that waits in vain
+
+
+def _not_again(number: int, frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_DFL)

@@ -143,6 +143,8 @@ def _without_lightnings_remarks() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r".*recommended to use .*sync_dist=True")
         warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)")
+        # Until torch 2.14 it has no other name.
+        warnings.filterwarnings("ignore", message=r"`broadcast_buffers` is deprecated")
         warnings.filterwarnings("ignore", message=r".*Checkpoint directory .* exists and is not empty")
         yield
 
