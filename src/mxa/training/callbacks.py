@@ -77,7 +77,7 @@ class StopPolitely(lt.Callback):
         if trainer.is_last_batch or done % trainer.accumulate_grad_batches:
             return
         if self._all_agree(trainer, now=trainer.global_step % AGREE_STEPS == 0):
-            trainer.save_checkpoint(self.checkpoint)
+            trainer.save_checkpoint(self.checkpoint, weights_only=False)
             self._stop(trainer)
 
     def on_train_epoch_start(self, trainer: lt.Trainer, pl_module: lt.LightningModule) -> None:
