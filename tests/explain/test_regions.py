@@ -76,6 +76,18 @@ def test_the_last_box_of_each_stage_is_drawn_in_red() -> None:
         assert ax.get_title() == caption
 
 
+def test_all_regions_of_a_stages_last_block_are_drawn() -> None:
+    boxes = {
+        f"stages.1.blocks.{block}.regions.{region}": (block, region, block + 10.0, region + 10.0)
+        for block in range(2)
+        for region in range(3)
+    }
+    figure = region_figure([RegionPicture(np.zeros((30, 30), np.uint8), boxes)], ["a"], columns=1)
+    frames = [patch for patch in figure.axes[0].patches if isinstance(patch, Rectangle)]
+    assert [(f.get_x(), f.get_y()) for f in frames] == [(0.5, region - 0.5) for region in range(3)]
+    assert len(figure.legends[0].get_lines()) == 1
+
+
 def test_radiographs_that_share_a_finding_name_all_they_have(tiny_chexpert: Path) -> None:
     table = read(DataOptions(root=str(tiny_chexpert))).split("valid")
     column = CHEXPERT14.index("Edema")

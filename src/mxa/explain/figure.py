@@ -106,9 +106,9 @@ def explanation_figure(
 ) -> Figure:
     """Draw explanations, one row each.
 
-    On the left is the radiograph with the last box of each MXA stage, each of its pixels at least one pixel of the
-    figure, unless the figure would exceed :data:`MAX_FIGURE_PIXELS`. Beside it are the maps of some findings, laid over
-    the radiograph, on one scale per row. What a crop left out is hatched.
+    On the left is the radiograph with the boxes of each MXA stage's last block, each of its pixels at least one pixel
+    of the figure, unless the figure would exceed :data:`MAX_FIGURE_PIXELS`. Beside it are the maps of some findings,
+    laid over the radiograph, on one scale per row. What a crop left out is hatched.
 
     Save it at its own resolution: ``figure.savefig(file, dpi=figure.dpi)``.
 

@@ -83,7 +83,7 @@ def shared_finding_figure(classifier: Classifier, table: Table, finding: str, co
 
 
 def region_figure(pictures: Sequence[RegionPicture], captions: Sequence[str], columns: int = 4) -> Figure:
-    """A grid of radiographs with the last block's box of each stage in red.
+    """A grid of radiographs with the last block's boxes of each stage in red.
 
     Args:
         pictures: what to show.
@@ -105,13 +105,14 @@ def region_figure(pictures: Sequence[RegionPicture], captions: Sequence[str], co
 
 
 def draw_boxes(ax: Axes, boxes: Mapping[str, Box]) -> None:
-    """Draw the last block's box of each stage on a picture that ``imshow`` put into the axes."""
-    for stage, (x1, y1, x2, y2) in _last_of_each_stage(boxes).items():
-        # Pixel (0, 0) is drawn centred on (0, 0): its edge lies at -0.5.
-        corner = (x1 - 0.5, y1 - 0.5)
-        ax.add_patch(
-            Rectangle(corner, x2 - x1, y2 - y1, fill=False, edgecolor=RED, linestyle=_style(stage), linewidth=1.6)
-        )
+    """Draw the last block's boxes of each stage on a picture that ``imshow`` put into the axes."""
+    for stage, own in _last_of_each_stage(boxes).items():
+        for x1, y1, x2, y2 in own:
+            # Pixel (0, 0) is drawn centred on (0, 0): its edge lies at -0.5.
+            corner = (x1 - 0.5, y1 - 0.5)
+            ax.add_patch(
+                Rectangle(corner, x2 - x1, y2 - y1, fill=False, edgecolor=RED, linestyle=_style(stage), linewidth=1.6)
+            )
 
 
 def box_key(boxes: Iterable[Mapping[str, Box]]) -> list[Line2D]:
@@ -124,6 +125,10 @@ def _style(stage: int) -> Literal[":", "--", "-"]:
     return STYLES[stage % len(STYLES)]
 
 
-def _last_of_each_stage(boxes: Mapping[str, Box]) -> dict[int, Box]:
-    """Blocks come in the network's order, so that a later block of a stage replaces an earlier one."""
-    return {int(name.split(".")[1]): box for name, box in boxes.items()}
+def _last_of_each_stage(boxes: Mapping[str, Box]) -> dict[int, list[Box]]:
+    """The boxes of each stage's last block, one for each of its regions; blocks come in the network's order."""
+    blocks: dict[int, dict[str, list[Box]]] = {}
+    for name, box in boxes.items():
+        block = name.partition(".regions.")[0]
+        blocks.setdefault(int(name.split(".")[1]), {}).setdefault(block, []).append(box)
+    return {stage: list(own.values())[-1] for stage, own in blocks.items()}

@@ -8,11 +8,16 @@ const MAP_SIDE = 192;
 
 export const STYLES = ["dotted", "dashed", "solid"];
 
-// The last block of each stage; blocks come in the network's order.
+// The boxes of the last block of each stage, one for each of its regions; blocks come in the network's order.
 export function boxesByStage(regions) {
-  const boxes = new Map();
-  for (const [block, box] of Object.entries(regions)) boxes.set(Number(block.split(".")[1]), box);
-  return boxes;
+  const last = new Map();
+  for (const [name, box] of Object.entries(regions)) {
+    const block = name.split(".regions.")[0];
+    const stage = Number(name.split(".")[1]);
+    if (last.get(stage)?.block !== block) last.set(stage, { block, boxes: [] });
+    last.get(stage).boxes.push(box);
+  }
+  return new Map([...last].map(([stage, { boxes }]) => [stage, boxes]));
 }
 
 export class Viewer {
@@ -59,13 +64,15 @@ export class Viewer {
     if (this.map) drawWindow(context, this.map.image, this.map.window, scale);
     if (this.fit === "crop") this.hatch(scale);
     const thick = Math.max(2, across / 320);
-    for (const [stage, [x1, y1, x2, y2]] of this.boxes) {
+    for (const [stage, boxes] of this.boxes) {
       if (!this.stages.has(stage)) continue;
       const dash = DASHES[stage % DASHES.length].map((length) => length * thick * 0.6);
       const inset = thick / 2; // a box at the picture's edge stays visible
-      const corner = [x1 * scale + inset, y1 * scale + inset, (x2 - x1) * scale - thick, (y2 - y1) * scale - thick];
-      stroke(context, corner, "#00000060", thick * 1.8, []); // sets it off from what is bright
-      stroke(context, corner, BOX, thick, dash);
+      for (const [x1, y1, x2, y2] of boxes) {
+        const corner = [x1 * scale + inset, y1 * scale + inset, (x2 - x1) * scale - thick, (y2 - y1) * scale - thick];
+        stroke(context, corner, "#00000060", thick * 1.8, []); // sets it off from what is bright
+        stroke(context, corner, BOX, thick, dash);
+      }
     }
   }
 
