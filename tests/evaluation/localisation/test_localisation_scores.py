@@ -72,6 +72,21 @@ def test_shuffled_is_with_other_patients_of_the_same_finding():
                 assert FOUND.scores[row]["iou"][i] == pytest.approx(sum(one) / len(one)), (row, i)
 
 
+def test_each_region_of_a_stages_last_block_is_a_row():
+    blocks = [f"1.blocks.{block}.regions.{region}" for block in (1, 0) for region in (1, 0)]
+    cases = simulate(seed=3, blocks=("0.blocks.0", *blocks))
+    assert cases.stages == {
+        "stage 1": "stages.0.blocks.0",
+        "stage 2, region 1": "stages.1.blocks.1.regions.0",
+        "stage 2, region 2": "stages.1.blocks.1.regions.1",
+    }
+    found = score(cases, replicates=100, best_stage="stage 2, region 2")
+    assert found.scores["best stage"]["iou"] is found.scores["stages.1.blocks.1.regions.1"]["iou"]
+    one = replace(cases, boxes={name: np.tile([0.0, 0.0, 1e-3, 1e-3], (len(cases), 1)) for name in cases.boxes})
+    one.boxes["stages.1.blocks.1.regions.0"] = cases.boxes["stages.1.blocks.1.regions.0"]
+    assert choose_stage(one) == "stage 2, region 1"
+
+
 def test_a_stage_is_its_last_block_and_the_best_one_is_as_chosen():
     for row, block in (
         ("stage 1", "stages.0.blocks.1"),

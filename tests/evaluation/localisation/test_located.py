@@ -49,7 +49,8 @@ def test_regions_of_one_block_are_in_their_order():
     names = [f"{BLOCK}.regions.{number}" for number in (0, 2, 10)]
     one = located(boxes={name: np.array([BOX[0]] * 3) for name in (names[2], names[0], "stages.1.blocks.0", names[1])})
     assert list(one.boxes) == [*names, "stages.1.blocks.0"]
-    assert one.stages == {"stage 1": names[2], "stage 2": "stages.1.blocks.0"}
+    regions = {f"stage 1, region {number}": name for number, name in zip((1, 3, 11), names, strict=True)}
+    assert one.stages == {**regions, "stage 2": "stages.1.blocks.0"}
 
 
 def test_the_union_is_the_smallest_box_around_all():

@@ -10,6 +10,8 @@ from mxa.errors import DataError
 from mxa.evaluation.metrics import BoolArray, FloatArray
 
 UNION = "union"
+REGIONS = ".regions."
+"""In the names of a block's boxes where it has several."""
 _BLOCK = re.compile(r"stages\.(\d+)\.blocks\.(\d+)(?:\.regions\.(\d+))?")
 _ROUNDING = 1e-6
 
@@ -69,8 +71,17 @@ class Located:
 
     @property
     def stages(self) -> dict[str, str]:
-        """The last block of each stage: "stage 1" -> ``stages.0.blocks.0``, in the network's order."""
-        return {f"stage {_place(name)[0] + 1}": name for name in self.boxes}
+        """The last block of each stage: "stage 1" -> ``stages.0.blocks.0``, in the network's order.
+
+        Each region of one with several is an entry: "stage 1, region 2" -> ``stages.0.blocks.0.regions.1``.
+        """
+        last = {stage: block for stage, block, _ in map(_place, self.boxes)}
+        found = {}
+        for name in self.boxes:
+            stage, block, region = _place(name)
+            if block == last[stage]:
+                found[f"stage {stage + 1}" + f", region {region + 1}" * (REGIONS in name)] = name
+        return found
 
     def all_boxes(self) -> dict[str, FloatArray]:
         """Boxes (N, 4) of every block, and the union: the smallest box around those of all blocks."""

@@ -2,8 +2,9 @@
 
 A row of the result is one kind of box, map or point, by name:
 
-* each MXA block's box (``stages.0.blocks.0``); ``stage 1`` and so on, the last block's of each stage; ``best stage``,
-  if it was chosen; ``union``, the smallest box around those of all blocks; ``map``, the class-activation map;
+* each MXA block's box (``stages.0.blocks.0``); ``stage 1`` and so on, the last block's of each stage (``stage 1,
+  region 2`` where it has several); ``best stage``, if it was chosen; ``union``, the smallest box around those of all
+  blocks; ``map``, the class-activation map;
 * the baselines of :mod:`mxa.evaluation.localisation.baselines`, and each of the model's rows with the marks of other
   patients' images that have the same finding (``union, shuffled``).
 
