@@ -311,6 +311,16 @@ def test_whatever_else_differs_is_named(copied: Path, finished: ReproduceConfig)
     assert "seed 1: option optim.lr" in page
 
 
+def test_a_models_first_option_is_one_difference(copied: Path, finished: ReproduceConfig) -> None:
+    file = copied / "cells" / "mxa" / "seed-1" / "config.yaml"
+    stored = yaml.safe_load(file.read_text())
+    assert stored["model"]["options"] == {}
+    stored["model"]["options"] = {"mxa_reduction": 8}
+    file.write_text(yaml.safe_dump(stored))
+    found = {change.cell: change.unexpected for change in changes(finished)}
+    assert found["mxa"] == ("seed 1: option model.options.mxa_reduction",)
+
+
 # ------------------------------------------------------------ the numbers
 
 

@@ -85,9 +85,9 @@ def _differences(one: Mapping[str, Any], two: Mapping[str, Any]) -> dict[str, tu
 
 def _flat(config: Mapping[str, Any], before: Sequence[str] = ()) -> list[tuple[str, Any]]:
     found: list[tuple[str, Any]] = []
-    for name, value in config.items():
+    for name, value in config.items():  # what is in a mapping counts: an empty one has nothing to tell
         place = (*before, name)
-        found += _flat(value, place) if isinstance(value, Mapping) and value else [(".".join(place), value)]
+        found += _flat(value, place) if isinstance(value, Mapping) else [(".".join(place), value)]
     return found
 
 
