@@ -77,6 +77,7 @@ class StopPolitely(lt.Callback):
         if trainer.is_last_batch or done % trainer.accumulate_grad_batches:
             return
         if self._all_agree(trainer, now=trainer.global_step % AGREE_STEPS == 0):
+            # "Weights only" would leave the optimiser's state out; it is not torch.load's option of that name.
             trainer.save_checkpoint(self.checkpoint, weights_only=False)
             self._stop(trainer)
 
