@@ -170,15 +170,15 @@ class FusedRegionPredictor(nn.Module):
 class FusedMxa(nn.Module):
     """:class:`mxa.models.mxa.Mxa`: a square map (B, C, S, S) to the refined map and its boxes (B, 4)."""
 
-    def __init__(self, trained: Mxa) -> None:
-        super().__init__()
-        assert trained.region is not None
-        self.region, self.channel, self.spatial = trained.region, trained.channel, trained.spatial
-
     FOLLOWED = ("reduction", "spatial_kernel", "spatial_bias", "gates", "region_reduction", "region_pool", "min_size")
     """Options that the weights and the rewritten parts themselves carry along."""
     TRAINING = ("jitter",)
     """Options without a meaning in inference."""
+
+    def __init__(self, trained: Mxa) -> None:
+        super().__init__()
+        assert trained.region is not None
+        self.region, self.channel, self.spatial = trained.region, trained.channel, trained.spatial
 
     @classmethod
     def stands_for(cls, trained: Mxa) -> bool:

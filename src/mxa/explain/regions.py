@@ -16,6 +16,7 @@ from matplotlib.patches import Rectangle
 from mxa.data.decode import read_picture
 from mxa.data.table import Table
 from mxa.errors import ConfigError, DataError
+from mxa.evaluation.localisation.located import last_blocks
 from mxa.models.artifact import Classifier
 from mxa.preprocess import Box
 
@@ -106,8 +107,8 @@ def region_figure(pictures: Sequence[RegionPicture], captions: Sequence[str], co
 
 def draw_boxes(ax: Axes, boxes: Mapping[str, Box]) -> None:
     """Draw the last block's boxes of each stage on a picture that ``imshow`` put into the axes."""
-    for stage, own in _last_of_each_stage(boxes).items():
-        for x1, y1, x2, y2 in own:
+    for stage, names in last_blocks(boxes).items():
+        for x1, y1, x2, y2 in map(boxes.__getitem__, names):
             # Pixel (0, 0) is drawn centred on (0, 0): its edge lies at -0.5.
             corner = (x1 - 0.5, y1 - 0.5)
             ax.add_patch(
@@ -117,18 +118,9 @@ def draw_boxes(ax: Axes, boxes: Mapping[str, Box]) -> None:
 
 def box_key(boxes: Iterable[Mapping[str, Box]]) -> list[Line2D]:
     """A line for each stage that has a box in some picture, for a legend."""
-    stages = sorted({stage for own in boxes for stage in _last_of_each_stage(own)})
+    stages = sorted({stage for own in boxes for stage in last_blocks(own)})
     return [Line2D([], [], color=RED, linestyle=_style(stage), label=f"MXA box, stage {stage + 1}") for stage in stages]
 
 
 def _style(stage: int) -> Literal[":", "--", "-"]:
     return STYLES[stage % len(STYLES)]
-
-
-def _last_of_each_stage(boxes: Mapping[str, Box]) -> dict[int, list[Box]]:
-    """The boxes of each stage's last block, one for each of its regions; blocks come in the network's order."""
-    blocks: dict[int, dict[str, list[Box]]] = {}
-    for name, box in boxes.items():
-        block = name.partition(".regions.")[0]
-        blocks.setdefault(int(name.split(".")[1]), {}).setdefault(block, []).append(box)
-    return {stage: list(own.values())[-1] for stage, own in blocks.items()}

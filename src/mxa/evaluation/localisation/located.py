@@ -1,7 +1,7 @@
 """What is scored: marked cases, and where a model looked for each of them."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,8 +10,6 @@ from mxa.errors import DataError
 from mxa.evaluation.metrics import BoolArray, FloatArray
 
 UNION = "union"
-REGIONS = ".regions."
-"""In the names of a block's boxes where it has several."""
 _BLOCK = re.compile(r"stages\.(\d+)\.blocks\.(\d+)(?:\.regions\.(\d+))?")
 _ROUNDING = 1e-6
 
@@ -75,12 +73,11 @@ class Located:
 
         Each region of one with several is an entry: "stage 1, region 2" -> ``stages.0.blocks.0.regions.1``.
         """
-        last = {stage: block for stage, block, _ in map(_place, self.boxes)}
         found = {}
-        for name in self.boxes:
-            stage, block, region = _place(name)
-            if block == last[stage]:
-                found[f"stage {stage + 1}" + f", region {region + 1}" * (REGIONS in name)] = name
+        for stage, names in last_blocks(self.boxes).items():
+            for name in names:
+                region = f", region {_place(name)[2] + 1}" if len(names) > 1 else ""
+                found[f"stage {stage + 1}{region}"] = name
         return found
 
     def all_boxes(self) -> dict[str, FloatArray]:
@@ -120,6 +117,24 @@ class Located:
         if not right.all():
             i = int(np.argmin(right))
             raise DataError(f"{self.paths[i]}, {self.findings[i]}: {wrong(i)}")
+
+
+def last_blocks(names: Iterable[str]) -> dict[int, list[str]]:
+    """The names of the boxes of each stage's last block, one for each of its regions, by the stage's number from 0.
+
+    Args:
+        names: of boxes (``stages.0.blocks.0``, ``stages.0.blocks.0.regions.1``), a stage's blocks in their order.
+
+    Raises:
+        ValueError: one is no such name.
+    """
+    last: dict[int, tuple[int, list[str]]] = {}
+    for name in names:
+        stage, block, _ = _place(name)
+        if stage not in last or last[stage][0] != block:
+            last[stage] = block, []
+        last[stage][1].append(name)
+    return {stage: own for stage, (_, own) in last.items()}
 
 
 def _place(block: str) -> tuple[int, int, int]:
