@@ -57,6 +57,22 @@ def test_each_image_is_cropped_to_its_own_box() -> None:
     assert not torch.allclose(together[1], roi_pool(x[1:2], boxes[2:3])[0])
 
 
+def test_one_channel_is_cropped_as_one_of_several() -> None:
+    """A picture goes another way, for the speed."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(3, 2, 32, 24, generator=generator, dtype=torch.float64)
+    boxes = torch.tensor([[0.1, 0.2, 0.7, 0.9], [0.0, 0.0, 1.0, 1.0], [0.4, 0.1, 0.5, 0.95]], dtype=torch.float64)
+    found = []
+    for channels in ([0], [0, 1]):
+        own = boxes.clone().requires_grad_()
+        crop = roi_pool(x[:, channels], own, (20, 40), smoothing=1.5)[:, :1]
+        crop.square().sum().backward()
+        found.append((crop.detach(), own.grad))
+    assert found[0][0].shape == (3, 1, 20, 40)
+    for one, two in zip(*found, strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-12, atol=1e-12)
+
+
 def test_the_whole_map_gives_the_map() -> None:
     x = torch.randn(2, 3, 14, 9)
     torch.testing.assert_close(roi_pool(x, torch.tensor([[0.0, 0.0, 1.0, 1.0]] * 2)), x, atol=1e-5, rtol=1e-5)

@@ -132,6 +132,9 @@ def _return_weights(low: Tensor, high: Tensor, size: int) -> Tensor:
 def _resample(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """(B, C, H, W) by weights (B, h, H) of its rows and (B, w, W) of its columns -> (B, C, h, w)."""
     B, C, H, W = x.shape
+    if C == 1:  # a picture; below, its columns would be multiplied one by one, by a copy of the weights for each row
+        by_rows = torch.bmm(rows.to(x.dtype), x.reshape(B, H, W))
+        return torch.bmm(by_rows, columns.to(x.dtype).transpose(1, 2)).unsqueeze(1)
     pixels = x.permute(0, 2, 3, 1).reshape(B, H, W * C)
     by_rows = torch.bmm(rows.to(x.dtype), pixels).view(B, rows.shape[1], W, C)
     return torch.matmul(columns.to(x.dtype).unsqueeze(1), by_rows).permute(0, 3, 1, 2)
