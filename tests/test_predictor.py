@@ -132,6 +132,21 @@ def test_a_bad_picture_is_named(predictor: Predictor, tmp_path: Path) -> None:
         predictor.predict(good, batch_size=0)
 
 
+@pytest.mark.parametrize("views", [["foo"], ["frontal", "top"], []])
+def test_unknown_views_are_refused_of_any_picture(predictor: Predictor, views: list[str]) -> None:
+    with pytest.raises(ConfigError, match=r"views is .*; give some of frontal, lateral"):
+        predictor.predict(images()[0], views=views)
+
+
+def test_a_picture_that_cannot_be_padded_is_named(predictor: Predictor, tmp_path: Path) -> None:
+    long = Image.new("L", (16, 9500))
+    long.save(tmp_path / "long.png")
+    with pytest.raises(DataError, match=r"long\.png: 16 x 9500 pixels would be padded to 9500 x 9500"):
+        predictor.predict([images()[0], tmp_path / "long.png"])
+    with pytest.raises(DataError, match=r"^the picture: 16 x 9500 pixels"):
+        predictor.predict(long)
+
+
 @pytest.mark.parametrize(
     "pixels",
     [pictures(1)[0], pictures(1).astype(np.float32), pictures(1)[:0], pictures(1)[..., :63], pictures(1)[:, 0]],
@@ -213,6 +228,10 @@ def test_what_the_model_says_is_used_unless_something_else_is_asked_for(predicto
     [
         ({"dataset": "chexpert", "views": []}, ("frontal", "lateral")),
         ({"dataset": "chexpert", "views": ["frontal"]}, ("frontal",)),
+        ({"dataset": "chexpert", "views": [], "projections": []}, ("frontal", "lateral")),
+        ({"dataset": "chexpert", "views": [], "projections": ["AP", "PA"]}, ("frontal",)),
+        ({"dataset": "chexpert", "views": ["frontal", "lateral"], "projections": ["PA"]}, ("frontal",)),
+        ({"dataset": "chexpert", "views": [], "projections": ["PA", "LL"]}, ("frontal", "lateral")),
         ({"dataset": "nih", "views": []}, ("frontal",)),
         (None, ("frontal",)),
     ],

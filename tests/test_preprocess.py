@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from mxa.errors import ConfigError
+from mxa.errors import ConfigError, DataError
 from mxa.preprocess import CONTRACT_VERSION, Preprocess
 
 
@@ -59,6 +59,30 @@ def test_the_window_of_a_padded_picture_is_where_it_lies(width: int) -> None:
     assert (right - left, top, bottom) == (40, 0, 40)
 
 
+def test_a_square_beyond_all_pictures_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10_000)
+    contract = Preprocess(size=16, fit="pad")
+    contract.resize(np.zeros((16, 100), np.uint8))
+    with pytest.raises(DataError, match=r"^a\.png: 101 x 16 pixels would be padded to 101 x 101, .* crop it, or"):
+        contract.resize(np.zeros((16, 101), np.uint8), name="a.png")
+    Preprocess(size=16).resize(np.zeros((16, 101), np.uint8))
+
+
+@pytest.mark.parametrize("fit", ["squash", "crop"])
+def test_a_picture_that_ends_within_a_pixel(fit: str) -> None:
+    """Of 21 columns and 31 rows a part of the last ones is none of the picture's 20.5 x 30.25."""
+    grey = np.random.default_rng(0).integers(0, 256, (31, 21)).astype(np.uint8)
+    contract = Preprocess(size=16, fit=fit)
+    box = (0, 0, 20.5, 30.25) if fit == "squash" else (0, 4.875, 20.5, 25.375)
+    expected = Image.fromarray(grey).resize((16, 16), Image.Resampling.BICUBIC, box=box)
+    np.testing.assert_array_equal(contract.resize(grey, extent=(20.5, 30.25)), np.asarray(expected))
+
+
+def test_a_padded_picture_is_whole() -> None:
+    with pytest.raises(ValueError, match="decode it in full"):
+        Preprocess(size=16, fit="pad").resize(np.zeros((31, 21), np.uint8), extent=(20.5, 30.25))
+
+
 def test_pad_cuts_boxes_at_the_picture() -> None:
     whole = Preprocess(fit="pad").to_source(np.array([0.0, 0.0, 1.0, 1.0]), 100, 40)
     assert whole.tolist() == [0, 0, 100, 40]
@@ -85,6 +109,15 @@ def test_reads_back_what_it_wrote() -> None:
         ({"wide_range": "12"}, "preprocess.wide_range"),
         ({"size": 8}, "preprocess.size"),
         ({"std": 0.0}, "preprocess.std"),
+        ({"std": "x"}, "preprocess.std is 'x'"),
+        ({"std": None}, "preprocess.std"),
+        ({"std": float("nan")}, "preprocess.std"),
+        ({"std": float("inf")}, "preprocess.std"),
+        ({"mean": "x"}, "preprocess.mean is 'x'"),
+        ({"mean": float("nan")}, "preprocess.mean"),
+        ({"mean": float("-inf")}, "preprocess.mean"),
+        ({"mean": True}, "preprocess.mean"),
+        ({"fit": ["pad"]}, "preprocess.fit"),
         ({"version": CONTRACT_VERSION + 1}, "version 2"),
         ({"gamma": 2.0}, "unknown .'gamma'"),
     ],

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, overload
 import numpy as np
 import numpy.typing as npt
 
+from mxa.data.dicom import check_views
 from mxa.deploy.sources import Source, known_views, read_source
 from mxa.errors import ArtifactError
 from mxa.evaluation.metrics import sigmoid
@@ -206,12 +207,15 @@ class Predictor:
             A prediction for one picture, a list of them, in the same order, for a list.
 
         Raises:
-            ConfigError: the model has no such operating point or calibration.
+            ConfigError: the model has no such operating point or calibration, or ``views`` is empty or has an unknown
+                one.
             DataError: a picture is not what it must be; the message names it and says what to do.
-            ValueError: ``batch_size`` is below 1, or a view is unknown.
+            ValueError: ``batch_size`` is below 1.
         """
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        if views is not None:
+            check_views(views)
         judge = _Judge.of(self, operating_point, calibration)
         single = not isinstance(images, list | tuple)
         pictures: Sequence[Any] = [images] if single else images  # type: ignore[assignment]
@@ -256,7 +260,8 @@ class Predictor:
         return self._judged(pixels, sizes, _Judge.of(self, operating_point, calibration))
 
     def _predict_batch(self, sources: Sequence[Source], judge: "_Judge") -> list[Prediction]:
-        pixels = np.stack([self.preprocess.resize(source.grey) for source in sources])[:, None]
+        resized = [self.preprocess.resize(one.grey, name=one.name or "the picture") for one in sources]
+        pixels = np.stack(resized)[:, None]
         predictions = self._judged(pixels, [source.size for source in sources], judge)
         return [
             replace(one, source=source.name, notes=one.notes + source.notes)

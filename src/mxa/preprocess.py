@@ -8,6 +8,7 @@ none of them can disagree about size, aspect, interpolation or scaling. The step
 3. scale to ``(pixel / 255 - mean) / std`` (float, on the model's device).
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, TypeVar
@@ -16,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from mxa.errors import ConfigError
+from mxa.errors import ConfigError, DataError
 
 CONTRACT_VERSION = 1
 FITS = ("squash", "crop", "pad")
@@ -65,15 +66,19 @@ class Preprocess:
                 raise ConfigError(f"preprocess.{name} is {getattr(self, name)!r}; choose one of {', '.join(allowed)}")
         if not isinstance(self.size, int) or self.size < 16:
             raise ConfigError(f"preprocess.size is {self.size!r}; give the input's side in pixels, at least 16")
-        if not self.std > 0:
-            raise ConfigError(f"preprocess.std is {self.std!r}; it divides the pixels and must be positive")
+        if not _is_finite(self.mean):
+            raise ConfigError(f"preprocess.mean is {self.mean!r}; it must be a finite number")
+        if not _is_finite(self.std) or self.std <= 0:
+            raise ConfigError(
+                f"preprocess.std is {self.std!r}; it divides the pixels and must be a finite number, positive"
+            )
         if self.version != CONTRACT_VERSION:
             raise ConfigError(
                 f"preprocessing contract version {self.version!r} is unknown here (this mxa knows {CONTRACT_VERSION}); "
                 "use the mxa version that wrote it"
             )
 
-    def window(self, width: int, height: int) -> tuple[float, float, float, float]:
+    def window(self, width: float, height: float) -> tuple[float, float, float, float]:
         """The part of the picture that the network sees, as left, top, right, bottom in the picture's pixels.
 
         With ``pad`` it reaches beyond the picture. A point (u, v) in [0, 1] of the network's input lies at
@@ -102,20 +107,37 @@ class Preprocess:
             placed[name] = (x1, y1, x2, y2)
         return placed
 
-    def resize(self, grey: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    def resize(
+        self, grey: npt.NDArray[np.uint8], *, extent: tuple[float, float] | None = None, name: str = "the picture"
+    ) -> npt.NDArray[np.uint8]:
         """Fit and resize one picture.
 
         Args:
             grey: (H, W) uint8, any size.
+            extent: width and height of the picture where it ends within the last column and row of ``grey``, as one
+                that was decoded at a reduced size does (:func:`mxa.data.images.read_reduced`); None is W and H. A
+                picture that is to be padded has none.
+            name: how a message calls the picture.
 
         Returns:
             (size, size) uint8.
+
+        Raises:
+            DataError: the square around a picture to be padded would have more pixels than any picture may have.
+            ValueError: a picture to be padded has an ``extent``.
         """
         height, width = grey.shape
         image = Image.fromarray(grey)
-        left, top, right, bottom = self.window(width, height)
+        left, top, right, bottom = self.window(*(extent or (width, height)))
         if self.fit == "pad":
+            if extent is not None:
+                raise ValueError("a picture is padded as a whole; decode it in full, without an extent")
             side = max(width, height)
+            if Image.MAX_IMAGE_PIXELS is not None and side**2 > Image.MAX_IMAGE_PIXELS:
+                raise DataError(
+                    f"{name}: {width} x {height} pixels would be padded to {side} x {side}, more than "
+                    f"{Image.MAX_IMAGE_PIXELS} in all; crop it, or use another preprocess.fit"
+                )
             square = Image.new("L", (side, side))
             square.paste(image, (int(-left), int(-top)))
             image, (left, top, right, bottom) = square, (0.0, 0.0, float(side), float(side))
@@ -152,3 +174,7 @@ class Preprocess:
                 "it must have exactly the fields " + ", ".join(sorted(known))
             )
         return cls(**values)
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -189,6 +189,19 @@ def test_evaluate_names_what_is_wrong_with_a_csv(
             ["--predictions", "good", "--labels", "labels", "--localisation", "labels", "--out", "out"],
             "--localisation goes with a saved model",
         ),
+        (["--predictions", "good", "--labels", "labels", "--split", "valid", "--out", "out"], "so --split would do"),
+        (
+            ["--predictions", "good", "--labels", "labels", "--views", "[frontal]", "--dataset", "nih", "--out", "out"],
+            "so --dataset, --views would do nothing",
+        ),
+        (
+            ["--predictions", "good", "--labels", "labels", "--subgroups", "[sex, sex]", "--out", "out"],
+            "subgroups names sex twice",
+        ),
+        (
+            ["--predictions", "good", "--labels", "labels", "--age_bands", "[.nan]", "--out", "out"],
+            "age bands must ascend",
+        ),
     ],
 )
 def test_evaluate_explains_wrong_usage(
@@ -400,6 +413,32 @@ def test_check_finds_nothing_in_good_data_and_everything_in_bad(
         "duplicate pixels",
     ):
         assert expected in printed, expected
+
+
+def test_check_reads_16_bits_as_training_will(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rng = np.random.default_rng(0)
+    for i in range(2):
+        Image.fromarray(rng.integers(0, 4096, (32, 32)).astype(np.uint16)).save(tmp_path / f"{i}.png")
+    write_rows(tmp_path / "labels.csv", "file,Edema,part", "0.png,1,train", "1.png,1,valid")
+    table = ["--dataset", "csv", "--labels", "[Edema]", "--csv.file", str(tmp_path / "labels.csv")]
+    command = ["data", "check", str(tmp_path), *table, "--csv.path", "file", "--csv.split", "part"]
+    assert run(*command) == 1
+    assert "nearly black" in capsys.readouterr().out
+    assert run(*command, "--preprocess.wide_range", "minmax") == 0
+    assert "2 images, 0 problems" in capsys.readouterr().out
+    assert run(*command, "--preprocess.wide_range", "12") == 2
+    assert "preprocess.wide_range is '12'" in capsys.readouterr().err
+
+
+def test_pack_says_what_it_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root, out = write_chexpert(tmp_path / "data", {"train": 4, "valid": 2}), tmp_path / "pack"
+    command = ["data", "pack", str(root), "--preprocess.size", "32", "--max_rejects", "1"]
+    assert run(*command, "--out", str(out)) == 0
+    whole = f"{out}: 12 pictures of {root}, 32 px; train with --pack {out}\n"
+    assert capsys.readouterr().out == whole
+    next((root / ROOT_NAME / "train").rglob("*.jpg")).write_bytes(b"")
+    assert run(*command, "--out", f"{out}2") == 0
+    assert f"{out}2: 11 pictures of {root}, without 1 unreadable ones (rejects.csv), 32 px;" in capsys.readouterr().out
 
 
 def test_phantom_then_check_then_train(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

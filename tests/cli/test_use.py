@@ -40,6 +40,9 @@ def test_explain_draws_a_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert run("explain", saved(), first, "--out", tmp_path / "page.gif") == 2
     assert ".png" in capsys.readouterr().err
     assert run("explain", saved(), tmp_path / "gone.png", "--out", out) == 2
+    capsys.readouterr()
+    assert run("explain", saved(), first, "--out", out, "--views", "foo") == 2
+    assert capsys.readouterr().err == "mxa explain: views is foo; give some of frontal, lateral, oblique, decubitus\n"
 
 
 def test_export_then_load(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -184,10 +184,24 @@ def test_a_gpu_gives_the_same_batch_up_to_rounding() -> None:
         ("rand-m5-mstd0.2-inc2", RandAugment(5, 0.2)),
         ("rand-m9-n3-p0.7-inc1", RandAugment(9, 0, 3, 0.7)),
         ("rand-inc1", RandAugment(10)),
+        ("rand-m5-n1-mstd100-inc1", RandAugment(5, 100, 1)),
     ],
 )
 def test_timms_strings_are_read(text: str, expected: RandAugment) -> None:
     assert RandAugment.parse(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("rand-m5-n0-inc1", "a whole number of at least 1"),
+        ("rand-m5-n1.5-inc1", "a whole number of at least 1"),
+        ("rand-m5-mstd101-inc1", "evenly distributed magnitudes.*augment.implementation: timm"),
+    ],
+)
+def test_numbers_that_mean_something_else_are_refused(text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=rf"augment\.randaugment is '{text}'; .*{message}"):
+        RandAugment.parse(text)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +9,10 @@ from PIL import Image
 
 from mxa.data import check
 from mxa.data.check import Problem, check_dataset, table_problems
+from mxa.data.decode import read_picture
 from mxa.data.nih import read_nih
 from mxa.data.table import Table
-from mxa.errors import ConfigError
+from mxa.errors import ConfigError, DataError
 from mxa.labels import LabelPolicy, LabelSet
 
 LABELS = LabelSet("two", ("Edema", "Fracture"), ("ED", "FX"))
@@ -112,6 +114,16 @@ class TestFiles:
         assert str(problems[0]).startswith("t.csv:2: missing image: ")
         present = check_dataset(make(tmp_path, rows), pixels=False)
         assert short(present) == short(problems)[:1]
+
+    @pytest.mark.parametrize("name", [f"{'x' * 300}.png", f"{'x' * 300}.dcm", "a\0b.png", "a\0b.dcm"])
+    def test_names_that_no_file_can_have(self, tmp_path, name):
+        noise(tmp_path / "b.png", 1)
+        rows = [(name, "p1", "train"), ("b.png", "p2", "valid")]
+        for pixels in (True, False):
+            problems = check_dataset(make(tmp_path, rows), pixels=pixels)
+            assert short(problems) == [("error", "missing image", "t.csv", 2, name)]
+        with pytest.raises(DataError, match=re.escape(name)):
+            read_picture(tmp_path / name, wide_range="full")
 
     @pytest.mark.parametrize(("split", "severity"), [("train", "warning"), ("valid", "error")])
     def test_equal_pixels_are_worse_across_splits(self, tmp_path, split, severity):

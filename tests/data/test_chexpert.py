@@ -176,10 +176,25 @@ class TestSelection:
         assert read_chexpert(small, projections=("PA",)).frame["row"].tolist() == [4]
         assert len(read_chexpert(small, projections=("PA", "AP"))) == 3
 
-    def test_projections_of_a_test_set_that_has_none(self, small):
+    def test_projections_of_a_test_set_that_has_none(self, small, caplog):
         write(small / "test.csv", [["test/patient64741/study1/view1_frontal.jpg", *"0" * 14]], ["Path", *FINDINGS])
-        with pytest.raises(DataError, match=r"test\.csv: has no AP/PA values"):
+        with caplog.at_level("WARNING"):
+            table = read_chexpert(small, projections=("PA",))
+        assert table.frame["row"].tolist() == [4]
+        assert table.splits == ("train",)
+        assert f"{small}/test.csv: has no AP/PA values" in caplog.text
+        assert len(read_chexpert(small, views=("frontal",)).split("test")) == 1
+        with pytest.raises(DataError, match="no row is left"):
+            read_chexpert(small, projections=("PA",), splits=("test",))
+
+    def test_projections_of_a_training_set_that_has_none(self, small):
+        write(small / "valid.csv", [["valid/patient64541/study1/view1_frontal.jpg", *"0" * 14]], ["Path", *FINDINGS])
+        with pytest.raises(DataError, match=r"valid\.csv: has no AP/PA values.*leave data\.projections out"):
             read_chexpert(small, projections=("PA",))
+
+    def test_projections_of_a_header_alone(self, small):
+        write(small / "valid.csv", [])
+        assert read_chexpert(small, projections=("PA",)).frame["row"].tolist() == [4]
 
     def test_nothing_left(self, small):
         with pytest.raises(DataError, match="no row is left"):

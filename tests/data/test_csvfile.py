@@ -1,5 +1,7 @@
+import csv
 import gzip
 import math
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -80,6 +82,23 @@ class TestReadStrict:
         with pytest.raises(DataError, match=r"a\.csv\.gz: cannot be read"):
             read_strict(tmp_path / "a.csv.gz")
 
+    def test_gzip_whose_middle_is_damaged(self, tmp_path):
+        text = "id,x\n" + "".join(f"{i}.png,{i % 2}\n" for i in range(500))
+        data = bytearray(gzip.compress(text.encode()))
+        data[40:60] = b"\xff" * 20
+        (tmp_path / "a.csv.gz").write_bytes(data)
+        with pytest.raises(DataError, match=r"a\.csv\.gz: cannot be read"):
+            read_strict(tmp_path / "a.csv.gz")
+
+    @pytest.mark.parametrize(
+        "text", ["id,x\ra,1\rb,2\r", f'id,x\na,"{"x" * 140_000}"\n', 'id,x\n"a,1\n' + "b,2\n" * 40_000]
+    )
+    def test_what_pythons_csv_refuses(self, tmp_path, text):
+        limit = csv.field_size_limit()
+        with pytest.raises(DataError, match=rf"a\.csv: not a readable CSV .*end in LF or CR LF.* than {limit} char"):
+            read_strict(write(tmp_path / "a.csv", text))
+        assert csv.field_size_limit() == limit
+
 
 def column(*cells):
     return pd.Series(list(cells), index=range(2, 2 + len(cells)), dtype=object)
@@ -156,6 +175,15 @@ class TestPaths:
     def test_a_sibling_that_starts_like_the_root_is_outside(self, tmp_path, sibling):
         with pytest.raises(DataError, match="outside the root"):
             relative_paths(column(f"{tmp_path}/{sibling}"), tmp_path / "root", "t.csv", None)
+
+    def test_absolute_paths_below_a_root_that_is_spelt_otherwise(self, tmp_path, monkeypatch):
+        (tmp_path / "here").mkdir()
+        monkeypatch.chdir(tmp_path / "here")
+        cells = column(f"{tmp_path}/data/a.png", f"{tmp_path}/data/x/../b.png")
+        assert relative_paths(cells, Path("../data"), "t.csv", None).tolist() == ["a.png", "b.png"]
+        assert relative_paths(column("/data/a.png"), Path("/"), "t.csv", None).tolist() == ["data/a.png"]
+        with pytest.raises(DataError, match="outside the root"):
+            relative_paths(column(f"{tmp_path}/here/a.png"), Path("../data"), "t.csv", None)
 
     def test_blank(self, tmp_path):
         with pytest.raises(DataError, match=r"t\.csv:3: no path"):

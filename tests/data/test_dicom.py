@@ -17,7 +17,7 @@ from pydicom.pixels import apply_modality_lut, apply_windowing  # noqa: E402
 
 from dicom_files import CHEST, SECRETS, SOP_INSTANCE_UID, lut_item, write  # noqa: E402
 from mxa.data.dicom import VIEWS, is_dicom, read_dicom  # noqa: E402
-from mxa.errors import DataError  # noqa: E402
+from mxa.errors import ConfigError, DataError  # noqa: E402
 
 RAMP = (np.arange(16 * 20, dtype=np.uint16) * 12).reshape(16, 20)
 WINDOW = {"WindowCenter": "2000", "WindowWidth": "4000"}
@@ -197,7 +197,7 @@ class TestView:
 
     @pytest.mark.parametrize("views", [(), ("frontal", "AP"), "frontal"])
     def test_unknown_views(self, tmp_path, views):
-        with pytest.raises(ValueError, match="give some of frontal, lateral, oblique, decubitus"):
+        with pytest.raises(ConfigError, match="give some of frontal, lateral, oblique, decubitus"):
             read_dicom(tmp_path / "a.dcm", views=views)
 
 

@@ -67,7 +67,9 @@ class TestColumns:
 
     @pytest.mark.parametrize("role", list(ALL))
     def test_unknown_column_lists_the_present(self, table_csv, tmp_path, role):
-        with pytest.raises(ConfigError, match=f"{role} is 'nope', but .*labels.csv has only: file, person, exam"):
+        option = f"csv.{role.removesuffix('_column')}"
+        message = rf"{option} \({role}\) is 'nope', but .*labels.csv has only: file, person, exam"
+        with pytest.raises(ConfigError, match=message):
             read_csv(table_csv, tmp_path, TWO, **{**ALL, role: "nope"})
 
     def test_finding_columns(self, table_csv, tmp_path):
@@ -80,9 +82,9 @@ class TestColumns:
     @pytest.mark.parametrize(
         ("given", "message"),
         [
-            ({"Pneumonia": "pna"}, r"finding_columns\['Pneumonia'\] is 'pna', but .* has only"),
+            ({"Pneumonia": "pna"}, r"csv\.findings \(finding_columns\) names 'pna' for Pneumonia, but .* has only"),
             ({"Scoliosis": "Edema"}, "no finding 'Scoliosis'"),
-            ({}, "finding_columns is empty"),
+            ({}, r"csv\.findings \(finding_columns\) is empty"),
         ],
     )
     def test_illegal_finding_columns(self, table_csv, tmp_path, given, message):
@@ -90,7 +92,7 @@ class TestColumns:
             read_csv(table_csv, tmp_path, path_column="file", finding_columns=given)
 
     def test_finding_without_a_column_is_not_masked_in_silence(self, table_csv, tmp_path):
-        with pytest.raises(DataError, match=r"labels\.csv: no column Mass; name them in finding_columns"):
+        with pytest.raises(DataError, match=r"labels\.csv: no column Mass; name them in csv\.findings"):
             read_csv(table_csv, tmp_path, label_set(["Edema", "Mass"]), path_column="file")
 
 
@@ -145,7 +147,7 @@ class TestSplits:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"split": "val"}, "split is 'val'; choose from train, valid, test"),
+            ({"split": "val"}, r"csv\.only_split \(split\) is 'val'; choose from train, valid, test"),
             ({"split": "test", "valid_fraction": 0.1}, "valid_fraction takes patients from train"),
             ({"split_column": "person", "valid_fraction": 0.1}, "valid_fraction takes patients from train"),
             ({"valid_fraction": 2.0}, "valid_fraction is 2.0"),

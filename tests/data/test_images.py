@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mxa.data.images import read_grey
+from mxa.data.images import read_grey, read_reduced
 from mxa.errors import ConfigError, DataError
 
 RAMP = np.arange(16 * 20, dtype=np.uint16).reshape(16, 20)
@@ -34,6 +34,21 @@ def png16(path, pixels, channels=1, transparent=None):
     body = chunk(b"IHDR", head) + trns + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + body)
     return path
+
+
+def min_is_white(path):
+    """Let a TIFF file say that 0 is white, its stored values being what they are."""
+    data = bytearray(path.read_bytes())
+    at = data.index(struct.pack("<HHI", 262, 3, 1)) + 8
+    data[at : at + 2] = b"\0\0"
+    path.write_bytes(data)
+    return path
+
+
+def odd_exif(orientation, tag=0x0122, kind=2):
+    """An EXIF block with a tag of another type than it should have, of which Pillow makes an error when writing it."""
+    entries = struct.pack("<HHI4s", tag, kind, 4, b"abc\0") + struct.pack("<HHIHH", 0x0112, 3, 1, orientation, 0)
+    return b"Exif\0\0II*\0" + struct.pack("<IH", 8, 2) + entries + bytes(4)
 
 
 class TestEightBit:
@@ -80,6 +95,18 @@ class TestEightBit:
         path = save(tmp_path / "a.jpg", Image.fromarray(stored), quality=100, exif=exif)
         got = read_grey(path)
         np.testing.assert_array_equal(got, np.rot90(stored, turns))
+
+    @pytest.mark.parametrize("tag", [0x0122, 0x011E])  # of a whole number and of a fraction
+    def test_another_odd_exif_tag_does_not_matter(self, tmp_path, tag):
+        stored = np.zeros((16, 24), dtype=np.uint8)
+        stored[:8, :8] = 200
+        path = save(tmp_path / "a.jpg", Image.fromarray(stored), quality=100, exif=odd_exif(6, tag))
+        np.testing.assert_array_equal(read_grey(path), np.rot90(stored, 3))
+
+    @pytest.mark.parametrize("compression", ["raw", "tiff_lzw"])
+    def test_tiff_where_0_is_white(self, tmp_path, compression):
+        path = min_is_white(save(tmp_path / "a.tif", Image.fromarray(GREY), compression=compression))
+        np.testing.assert_array_equal(read_grey(path), 255 - GREY)
 
     def test_cmyk_jpeg_is_stored_inverted(self, tmp_path):
         path = save(tmp_path / "a.jpg", solid("CMYK", (0, 0, 0, 55)), quality=100)
@@ -158,6 +185,22 @@ class TestSixteenBit:
         dim = (GREY // 4).astype(np.uint8)
         path = save(tmp_path / "a.png", Image.fromarray(dim))
         np.testing.assert_array_equal(read_grey(path, wide_range="minmax"), dim)
+
+    @pytest.mark.parametrize("compression", ["raw", "tiff_lzw"])
+    @pytest.mark.parametrize("wide_range", ["full", "minmax"])
+    def test_tiff_where_0_is_white(self, tmp_path, wide_range, compression):
+        pixels = RAMP * 205
+        inverted = save(tmp_path / "a.tif", Image.fromarray(65535 - pixels), compression=compression)
+        plain = save(tmp_path / "b.tif", Image.fromarray(pixels), compression=compression)
+        got = read_grey(min_is_white(inverted), wide_range=wide_range)
+        np.testing.assert_array_equal(got, read_grey(plain, wide_range=wide_range))
+
+    def test_twelve_bit_data_where_0_is_white(self, tmp_path):
+        path = min_is_white(save(tmp_path / "a.tif", Image.fromarray(np.minimum(RAMP * 13, 4095))))
+        with pytest.raises(DataError, match=r"highest value is 4095.*nearly white.*wide_range=\"minmax\""):
+            read_grey(path)
+        got = read_grey(path, wide_range="minmax")
+        assert (got[0, 0], got[-1, -1]) == (255, 0)
 
     def test_unknown_range(self, tmp_path):
         with pytest.raises(ConfigError, match="wide_range is 'auto'; choose from full, minmax"):
@@ -258,7 +301,51 @@ class TestUnreadable:
         with pytest.raises(DataError, match="more than one frame"):
             read_grey(tmp_path / name)
 
+    def test_tiff_whose_next_frame_is_damaged(self, tmp_path):
+        path = save(tmp_path / "a.tif", Image.fromarray(GREY))
+        data = bytearray(path.read_bytes())
+        (first,) = struct.unpack_from("<I", data, 4)
+        (entries,) = struct.unpack_from("<H", data, first)
+        struct.pack_into("<I", data, first + 2 + 12 * entries, len(data))
+        path.write_bytes(data + bytes(6))  # a frame that says nothing of itself
+        with pytest.raises(DataError, match=r"a\.tif: cannot be decoded"):
+            read_grey(path)
+
+    @pytest.mark.parametrize("error", [struct.error("odd"), TypeError("odd")])
+    def test_what_else_pillow_makes_of_damaged_exif(self, tmp_path, monkeypatch, error):
+        def fail(image):
+            raise error
+
+        path = save(tmp_path / "a.jpg", Image.fromarray(GREY))
+        monkeypatch.setattr(Image.Image, "getexif", fail)
+        with pytest.raises(DataError, match=r"a\.jpg: cannot be decoded \(odd\)"):
+            read_grey(path)
+
     def test_other_pixel_type(self, tmp_path):
         path = save(tmp_path / "a.tif", solid("LAB", (50, 0, 0)))
         with pytest.raises(DataError, match="pixel type 'LAB'"):
             read_grey(path)
+
+
+class TestReduced:
+    @pytest.mark.parametrize(
+        ("at_least", "shape", "extent"),
+        [
+            (49, (51, 63), (62.625, 50.125)),
+            (51, (101, 126), (125.25, 100.25)),
+            (101, (201, 251), (250.5, 200.5)),
+            (201, (401, 501), None),
+        ],
+    )
+    def test_the_extent_is_in_pixels_of_what_was_decoded(self, tmp_path, at_least, shape, extent):
+        path = save(tmp_path / "a.jpg", solid("L", 100, (501, 401)))
+        grey, found = read_reduced(path, at_least=at_least)
+        assert (grey.shape, found) == (shape, extent)
+
+    def test_only_upright_jpegs_are_reduced(self, tmp_path):
+        exif = Image.Exif()
+        exif[0x0112] = 3
+        turned = save(tmp_path / "a.jpg", solid("L", 100, (501, 401)), exif=exif)
+        for path in (turned, save(tmp_path / "a.png", solid("L", 100, (501, 401)))):
+            grey, extent = read_reduced(path, at_least=50)
+            assert (grey.shape, extent) == ((401, 501), None)

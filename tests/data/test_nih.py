@@ -158,6 +158,19 @@ class TestLists:
         with pytest.raises(DataError, match=r"2 listed image\(s\) have no row, such as 00000009_000\.png"):
             read_nih(tmp_path)
 
+    def test_byte_order_mark(self, tmp_path):
+        write(tmp_path)
+        for name in ("train_val_list.txt", "test_list.txt"):
+            (tmp_path / name).write_text((tmp_path / name).read_text(), encoding="utf-8-sig")
+        assert len(read_nih(tmp_path).split("test")) == 1
+
+    @pytest.mark.parametrize("name", ["train_val_list.txt", "test_list.txt"])
+    def test_utf_16(self, tmp_path, name):
+        write(tmp_path)
+        (tmp_path / name).write_text((tmp_path / name).read_text(), encoding="utf-16")
+        with pytest.raises(DataError, match=rf"{name}: not a UTF-8 text file \(.*\); save it as UTF-8"):
+            read_nih(tmp_path)
+
     def test_image_in_both(self, tmp_path):
         write(tmp_path, train_val=[row[0] for row in ROWS])
         with pytest.raises(DataError, match=r"1 image\(s\) are in train_val_list.*such as 00000003_000"):
@@ -209,7 +222,7 @@ class TestBoxes:
         write(tmp_path, boxes=["00000003_000.png,Infiltrate,1,1,2,2", "00000001_000.png,Cardiomegaly,1,1,2,2"])
         assert read_nih(tmp_path, CHEXPERT14).boxes["finding"].tolist() == ["Cardiomegaly"]
 
-    @pytest.mark.parametrize("box", ["5,5,0,9", "5,5,9,-1", "-9,5,20,20", "5,5,1100,20", "5,5,9,"])
+    @pytest.mark.parametrize("box", ["5,5,0,9", "5,5,9,-1", "-9,5,20,20", "5,5,1100,20", "5,5,9,", "5,x,9,9"])
     def test_illegal(self, tmp_path, box):
         write(tmp_path, boxes=["00000003_000.png,Infiltrate,1,1,2,2", f"00000001_000.png,Cardiomegaly,{box}"])
         with pytest.raises(DataError, match=r"BBox_List_2017\.csv:3: illegal box: x, y, w, h = "):
@@ -217,6 +230,19 @@ class TestBoxes:
         problems = []
         assert len(read_nih(tmp_path, problems=problems).boxes) == 1
         assert "illegal box" in {p.kind for p in problems}
+
+    def test_a_number_that_is_text_is_told_as_it_stands(self, tmp_path):
+        write(tmp_path, boxes=["00000001_000.png,Cardiomegaly,5,abc,9,9,,,"])
+        with pytest.raises(DataError, match=r"csv:2: illegal box: x, y, w, h = 5, abc, 9, 9$"):
+            read_nih(tmp_path)
+
+    def test_a_finding_that_nih_does_not_know(self, tmp_path):
+        write(tmp_path, boxes=["00000003_000.png,Infiltrate,1,1,2,2", "00000001_000.png,Cardiomegally,1,1,2,2"])
+        with pytest.raises(DataError, match=r"csv:3: illegal box: 'Cardiomegally' is none of NIH's 14 findings"):
+            read_nih(tmp_path)
+        problems = []
+        assert len(read_nih(tmp_path, problems=problems).boxes) == 1
+        assert [(p.row, p.path) for p in problems if p.kind == "illegal box"] == [(3, "00000001_000.png")]
 
     def test_unreadable(self, tmp_path):
         write(tmp_path, boxes=["just text"])

@@ -57,6 +57,19 @@ def test_csv_columns(tmp_path: Path) -> None:
     assert table.splits == ("train", "valid")
 
 
+@pytest.mark.parametrize("split", ["train", "valid", "test"])
+def test_csv_of_one_split(split: str, tmp_path: Path) -> None:
+    """Only of training rows a part becomes valid."""
+    file = tmp_path / "labels.csv"
+    file.write_text("path,Edema\n" + "".join(f"{i}.png,1\n" for i in range(10)))
+    table = read(
+        DataOptions(
+            root=str(tmp_path), dataset="csv", labels=["Edema"], csv=CsvOptions(file=str(file), only_split=split)
+        )
+    )
+    assert table.splits == (("train", "valid") if split == "train" else (split,))
+
+
 @pytest.mark.parametrize(
     ("options", "named"),
     [

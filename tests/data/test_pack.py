@@ -15,6 +15,7 @@ import dicom_files
 from conftest import same_state, small_config, write_chexpert
 from mxa.data import packing
 from mxa.data.decode import decode, decode_all
+from mxa.data.images import read_reduced
 from mxa.data.loader import RadiographDataset
 from mxa.data.options import CsvOptions, DataOptions, read
 from mxa.data.pack import INDEX, MANIFEST, PIXELS, REJECTS, open_pack
@@ -24,6 +25,7 @@ from mxa.errors import ConfigError, DataError
 from mxa.models.artifact import load
 from mxa.preprocess import Preprocess
 from mxa.training.config import KdConfig, OptimConfig
+from mxa.training.loaders import make_dataset
 from mxa.training.run import train
 from mxa.training.teacher_cache import fill_cache
 
@@ -152,15 +154,76 @@ def test_what_is_no_pack_is_refused(table: Table, tmp_path: Path) -> None:
     out = make_pack(table.split("test"), tmp_path / "pack", CONTRACT)
     with pytest.raises(ConfigError, match="exists"):
         make_pack(table, out, CONTRACT)
+    manifest = json.loads((out / MANIFEST).read_text())
+    (out / MANIFEST).write_text(json.dumps({name: manifest[name] for name in manifest if name != "blocks"}))
+    with pytest.raises(DataError, match="it lacks blocks"):
+        verify_pack(out)
+    (out / MANIFEST).write_text(json.dumps(manifest))
     np.save(out / PIXELS, np.zeros((3, 32, 32), np.uint8))
     with pytest.raises(DataError, match=r"is damaged: pixels \(3, 32, 32\)"):
+        open_pack(out, CONTRACT)
+    (out / PIXELS).write_bytes(b"")
+    with pytest.raises(DataError, match=r"is damaged .*pack again"):
         open_pack(out, CONTRACT)
     (out / PIXELS).unlink()
     with pytest.raises(DataError, match=r"is damaged .*pack again"):
         open_pack(out, CONTRACT)
-    (out / MANIFEST).write_text('{"format_version": 99}')
-    with pytest.raises(DataError, match=r"format version 99"):
-        open_pack(out, CONTRACT)
+    for version in (1, 99):  # 1 has reduced JPEGs that are shifted
+        (out / MANIFEST).write_text(json.dumps({"format_version": version}))
+        with pytest.raises(DataError, match=rf"format version {version}, .*pack again"):
+            open_pack(out, CONTRACT)
+
+
+def test_a_pack_of_another_data_set_is_refused(table: Table, tmp_path: Path) -> None:
+    pack = open_pack(make_pack(table, tmp_path / "pack", CONTRACT), CONTRACT)
+    with pytest.raises(DataError, match=r"pack is a pack of chexpert, the table is of nih; pack these data"):
+        pack.rows_of(replace(table, dataset="nih"))
+
+
+@pytest.mark.parametrize("reduced", [False, True])
+def test_other_pictures_under_the_same_names_are_refused(reduced: bool, tmp_path: Path) -> None:
+    one, other = (
+        read(DataOptions(root=str(write_chexpert(tmp_path / name, {"train": 3, "valid": 2}, seed, side=160))))
+        for seed, name in enumerate(("one", "other"))
+    )
+    config = small_config(tmp_path / "one", tmp_path / "run", OPTIM)
+    out = make_pack(one, tmp_path / "pack", config.preprocess, reduced=reduced)
+    config = replace(config, pack=str(out))
+    assert len(make_dataset(config, one.split("valid"), cached=False)) == 4
+    for split in ("train", "valid"):
+        part = other.split(split)
+        with pytest.raises(DataError, match=r"pack was made of other pictures: .*other/.*\.jpg differs"):
+            make_dataset(config, part, cached=False)
+        for file in part.files():
+            file.unlink()
+        assert len(make_dataset(config, part, cached=False)) == len(part), "a pack may be used without the pictures"
+
+
+def test_a_sample_whose_decoder_is_not_here_is_passed_over(
+    table: Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(*arguments: object, **options: object) -> None:
+        raise ConfigError("DICOM files need pydicom")
+
+    pack = open_pack(make_pack(table, tmp_path / "pack", CONTRACT), CONTRACT)
+    monkeypatch.setattr("mxa.data.pack.decode", missing)
+    pack.check_pictures(table)
+
+
+def test_a_path_twice_is_refused(table: Table, tmp_path: Path) -> None:
+    with pytest.raises(
+        DataError, match=rf"train\.csv:3: {table.frame['path'][1]} is there already, .*take the row out"
+    ):
+        make_pack(table.take([0, 1, 1]), tmp_path / "pack", CONTRACT)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("torn", ["", '{"format_version": 2, "da'])
+def test_a_part_whose_manifest_is_torn_begins_anew(torn: str, table: Table, tmp_path: Path) -> None:
+    part = tmp_path / ".pack.part"
+    part.mkdir()
+    (part / MANIFEST).write_text(torn)
+    assert verify_pack(make_pack(table, tmp_path / "pack", CONTRACT)) == []
 
 
 def test_what_is_written_to_a_batch_never_reaches_the_pack(table: Table, tmp_path: Path) -> None:
@@ -219,6 +282,42 @@ def test_reduced_decoding_changes_a_grey_level_here_and_there(mode: str, tmp_pat
     assert (full != fast).any(), "it was decoded at a reduced size"
     assert np.abs(full - fast).mean() < 0.5
     assert np.abs(full - fast).max() <= 4
+
+
+@pytest.mark.parametrize("fit", ["squash", "crop", "pad"])
+@pytest.mark.parametrize(("size", "scale"), [(60, 2), (30, 4), (16, 8)])
+@pytest.mark.parametrize(("width", "height"), [(321, 281), (271, 383)])
+def test_reduced_decoding_moves_nothing(
+    width: int, height: int, size: int, scale: int, fit: str, tmp_path: Path
+) -> None:
+    """Sides that are no multiples of the scale; bright lines at the right and at the bottom would tell."""
+    x, y = np.arange(width), np.arange(height)[:, None]
+    lines = [np.exp(-(((at - middle) / 12) ** 2)) for at, middle in ((x, width - 40), (x, 200), (y, height - 40))]
+    Image.fromarray((30 + 200 * np.maximum.reduce(np.broadcast_arrays(*lines))).astype(np.uint8)).save(
+        tmp_path / "a.jpg", quality=95
+    )
+    grey, _ = read_reduced(tmp_path / "a.jpg", at_least=2 * size)
+    assert grey.shape == (-(-height // scale), -(-width // scale))
+    contract = Preprocess(size=size, fit=fit)
+    full, fast = (decode(tmp_path / "a.jpg", contract, reduced=reduced).astype(int) for reduced in (False, True))
+    assert np.abs(full - fast).max() <= (0 if fit == "pad" else 3)
+    if fit != "pad":
+        assert np.abs(full - contract.resize(grey)).max() > 6, "the extent matters"
+
+
+def test_a_turned_jpeg_is_decoded_in_full(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    radiograph(257, 263).save(tmp_path / "a.jpg", quality=92, exif=exif)
+    contract = Preprocess(size=32)
+    np.testing.assert_array_equal(*(decode(tmp_path / "a.jpg", contract, reduced=reduced) for reduced in (False, True)))
+
+
+def test_a_picture_that_cannot_be_padded_is_named(tmp_path: Path) -> None:
+    Image.new("L", (16, 9500)).save(tmp_path / "long.png")
+    assert decode(tmp_path / "long.png", CONTRACT).shape == (32, 32)
+    with pytest.raises(DataError, match=r"long\.png: 16 x 9500 pixels would be padded"):
+        decode(tmp_path / "long.png", replace(CONTRACT, fit="pad"))
 
 
 def test_small_jpegs_and_other_formats_are_decoded_in_full(tmp_path: Path) -> None:

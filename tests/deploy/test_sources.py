@@ -1,5 +1,6 @@
 """Pictures come in unchanged, or not at all."""
 
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -95,4 +96,43 @@ def test_a_damaged_pillow_image(tmp_path: Path) -> None:
     data = (tmp_path / "a.png").read_bytes()
     (tmp_path / "a.png").write_bytes(data[: len(data) // 2])
     with Image.open(tmp_path / "a.png") as image, pytest.raises(DataError, match="cannot be decoded"):
+        read_source(image, CONTRACT)
+
+
+def test_an_orientation_beside_an_odd_tag_is_applied(tmp_path: Path) -> None:
+    entries = struct.pack("<HHI4s", 0x0122, 2, 4, b"abc\0") + struct.pack("<HHIHH", 0x0112, 3, 1, 6, 0)
+    exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 2) + entries + bytes(4)
+    Image.fromarray(GREY).save(tmp_path / "a.jpg", exif=exif)
+    with Image.open(tmp_path / "a.jpg") as image:
+        stored = np.array(image)
+        np.testing.assert_array_equal(read_source(image, CONTRACT).grey, np.rot90(stored, 3))
+
+
+@pytest.mark.parametrize("error", [struct.error("odd"), TypeError("odd")])
+@pytest.mark.parametrize("where", ["getexif", "n_frames"])
+def test_what_pillow_makes_of_damaged_tags(
+    where: str, error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(image: Image.Image) -> None:
+        raise error
+
+    Image.fromarray(GREY).save(tmp_path / "a.tif")
+    with Image.open(tmp_path / "a.tif") as image:
+        monkeypatch.setattr(type(image), where, fail if where == "getexif" else property(fail))
+        with pytest.raises(DataError, match=r"^picture 3 cannot be decoded \(odd\)"):
+            read_source(image, CONTRACT, "picture 3")
+
+
+def test_a_tiff_where_0_is_white(tmp_path: Path) -> None:
+    """Pillow inverts 8 bits; it leaves 16 as they are, which the file's reader mends and nobody else can."""
+    for name, pixels in (("a.tif", GREY), ("b.tif", GREY.astype(np.uint16) * 257)):
+        Image.fromarray(pixels).save(tmp_path / name)
+        data = bytearray((tmp_path / name).read_bytes())
+        at = data.index(struct.pack("<HHI", 262, 3, 1)) + 8
+        data[at : at + 2] = b"\0\0"
+        (tmp_path / name).write_bytes(data)
+        np.testing.assert_array_equal(read_source(tmp_path / name, CONTRACT).grey, 255 - GREY)
+    with Image.open(tmp_path / "a.tif") as image:
+        np.testing.assert_array_equal(read_source(image, CONTRACT).grey, 255 - GREY)
+    with Image.open(tmp_path / "b.tif") as image, pytest.raises(DataError, match="give the file's path"):
         read_source(image, CONTRACT)

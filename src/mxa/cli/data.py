@@ -1,5 +1,6 @@
 """Commands that make and check data sets."""
 
+from dataclasses import fields
 from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
@@ -59,6 +60,7 @@ def _pack_parser() -> ArgumentParser:
 
 
 def _pack(options: Namespace) -> int:
+    from mxa.data.pack import REJECTS, read_manifest
     from mxa.data.packing import make_pack, verify_pack
 
     if options.verify == (options.out is not None):
@@ -81,7 +83,9 @@ def _pack(options: Namespace) -> int:
             workers=options.workers,
             progress=advance(bar),
         )
-    print(f"{out}: {len(table)} pictures of {options.root}, {contract.size} px; train with --pack {out}")
+    made = read_manifest(out)
+    left_out = f", without {made['rejects']} unreadable ones ({REJECTS})" if made["rejects"] else ""
+    print(f"{out}: {made['images']} pictures of {options.root}{left_out}, {contract.size} px; train with --pack {out}")
     return 0
 
 
@@ -92,6 +96,8 @@ def _check_parser() -> ArgumentParser:
     )
     parser.add_argument("root", type=str, help="the data set's folder")
     parser.add_argument("--no_pixels", action="store_true", help="check the tables only, open no image")
+    others = {field.name for field in fields(Preprocess)} - {"wide_range"}
+    parser.add_class_arguments(Preprocess, "preprocess", skip=others)
     add_data_options(parser, set())
     return parser
 
@@ -100,11 +106,15 @@ def _check(options: Namespace) -> int:
     from mxa.data.check import check_dataset
     from mxa.data.problems import Problem
 
-    data = data_options(_check_parser(), options, options.root)
+    parser = _check_parser()
+    data = data_options(parser, options, options.root)
+    contract: Preprocess = parser.instantiate(options)["preprocess"]
     problems: list[Problem] = []
     table = read(data, problems=problems)
     with tqdm(unit="image", disable=None) as bar, quiet():
-        problems += check_dataset(table, pixels=not options.no_pixels, progress=advance(bar))
+        problems += check_dataset(
+            table, pixels=not options.no_pixels, wide_range=contract.wide_range, progress=advance(bar)
+        )
     for problem in problems:
         print(problem)
     print(f"{options.root}: {len(table)} images, {len(problems)} problems")

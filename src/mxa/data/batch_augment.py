@@ -72,7 +72,7 @@ class RandAugment:
 
         Raises:
             ConfigError: it is not timm's, or asks for what is not done here (the set that does not increase, other
-                sets, a limit).
+                sets, a limit, magnitudes that are evenly distributed).
         """
         parts = text.split("-")
         matches = [re.fullmatch(r"([a-z]+)(\d+(?:\.\d+)?)", part) for part in parts[1:]]
@@ -83,10 +83,21 @@ class RandAugment:
                 f"augment.randaugment is {text!r}; on whole batches it is rand-mM[-mstdS][-nN][-pP]-inc1, such as the "
                 "paper's 'rand-m5-mstd0.2-inc2'; empty is none, and augment.implementation: timm knows more"
             )
+        layers, deviation = float(found.get("n", 2)), float(found.get("mstd", 0))
+        if layers < 1 or not layers.is_integer():
+            raise ConfigError(
+                f"augment.randaugment is {text!r}; n is the number of operations per picture, a whole number of at "
+                "least 1"
+            )
+        if deviation > 100:
+            raise ConfigError(
+                f"augment.randaugment is {text!r}; to timm an mstd over 100 stands for evenly distributed magnitudes, "
+                "which are not done on whole batches; give at most 100, or augment.implementation: timm"
+            )
         return cls(
             magnitude=float(found.get("m", DENOMINATOR)),
-            deviation=float(found.get("mstd", 0)),
-            layers=int(found.get("n", 2)),
+            deviation=deviation,
+            layers=int(layers),
             probability=float(found.get("p", 0.5)),
         )
 

@@ -112,7 +112,11 @@ def _inspect_all(
 
 
 def _inspect(path: Path, pixels: bool, wide_range: str) -> _Result:
-    if not path.is_file():
+    try:
+        there = path.is_file()
+    except OSError as error:
+        return "missing image", f"{path} cannot be looked for ({error.strerror})"
+    if not there:
         return "missing image", f"{path} does not exist"
     if not pixels:
         return None

@@ -8,6 +8,7 @@ The test set was published later, as ``test/`` with a CSV of either images (``te
 (``groundtruth.csv``, column Study), both without sex, age and view.
 """
 
+import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,6 +38,8 @@ _IMAGE = re.compile(r"(?:^|/)((?:train|valid|test)/((patient\d+)/study\d+)/[^/]+
 _STUDY = re.compile(r"(?:^|/)((?:train|valid|test)/patient\d+/study\d+)/?$")
 _SUFFIXES = {".jpg", ".jpeg", ".png"}
 _HOW_TO_GET = "CheXpert is given out by Stanford AIMI (registration) as CheXpert-v1.0 or CheXpert-v1.0-small"
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,8 @@ def read_chexpert(
         labels: Findings to read.
         policy: Uncertain and blank labels; None is the default policy.
         views: Keep only "frontal" or "lateral" images; None keeps both.
-        projections: Keep only these values of the AP/PA column, such as ("PA",); lateral images have none.
+        projections: Keep only these values of the AP/PA column, such as ("PA",); lateral images have none. A test set
+            without that column, as it is published, is left out with a warning.
         splits: Splits to read. "test" is read when it is there; asked for alone, it must be.
         problems: Collects illegal labels, bad paths and the like, for a check; None raises on the first.
 
@@ -267,9 +271,12 @@ def _select(parsed: ParsedCsv, path: Path, views: Sequence[str] | None, projecti
     keep = np.ones(len(parsed.frame), dtype=bool)
     if views is not None:
         keep &= parsed.frame["view"].isin(list(views)).to_numpy()
-    if projections is not None:
+    if projections is not None and len(keep):
         if (parsed.frame["projection"] == "").all():
-            raise DataError(f"{path}: has no AP/PA values, so projections cannot be chosen; leave this split out")
+            problem = f"{path}: has no AP/PA values, so projections cannot be chosen"
+            if (parsed.frame["split"] != "test").any():
+                raise DataError(f"{problem}; leave data.projections out")
+            log.warning("%s; this split is left out", problem)
         keep &= parsed.frame["projection"].isin(list(projections)).to_numpy()
     values = parsed.values[keep]  # noqa: PD011 - a ParsedCsv, not a frame
     return ParsedCsv(parsed.frame[keep].reset_index(drop=True), values, parsed.annotated[keep])

@@ -3,7 +3,9 @@
 import csv
 import gzip
 import io
+import os
 import posixpath
+import zlib
 from collections.abc import Sequence
 from pathlib import Path, PurePath
 
@@ -35,14 +37,14 @@ def read_strict(path: Path, numbers: Sequence[str] = ()) -> pd.DataFrame:
         holds a line break). Blank cells are missing values.
 
     Raises:
-        DataError: If the file is absent, empty, not UTF-8 text, has a column twice, or a row of another length than
-            the header.
+        DataError: If the file is absent, empty, not UTF-8 text, has a column twice, a row of another length than the
+            header, lines that end in CR alone, or a field beyond the limit of Python's csv.
     """
     raw = _read_bytes(path)
-    header = _header(path, raw)
-    _check_field_counts(path, raw, len(header))
-    dtype: dict[str, type] = {name: str for name in header if name not in numbers}
     try:
+        header = _header(path, raw)
+        _check_field_counts(path, raw, len(header))
+        dtype: dict[str, type] = {name: str for name in header if name not in numbers}
         frame = pd.read_csv(
             io.BytesIO(raw),
             encoding="utf-8-sig",
@@ -55,6 +57,11 @@ def read_strict(path: Path, numbers: Sequence[str] = ()) -> pd.DataFrame:
         )
     except (UnicodeDecodeError, pd.errors.ParserError) as error:
         raise DataError(f"{path}: not a readable CSV ({error})") from error
+    except csv.Error as error:
+        raise DataError(
+            f"{path}: not a readable CSV ({error}); a line must end in LF or CR LF, every quote be closed, and a field "
+            f"have no more than {csv.field_size_limit()} characters"
+        ) from error
     frame.index = pd.RangeIndex(2, len(frame) + 2)
     return frame.dropna(how="all")
 
@@ -65,7 +72,7 @@ def _read_bytes(path: Path) -> bytes:
         return gzip.decompress(raw) if path.suffix == ".gz" else raw
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path}: cannot be read ({error})") from error
 
 
@@ -185,11 +192,12 @@ def relative_paths(cells: pd.Series, root: Path, source: str, problems: list[Pro
     # Nearly all paths are plain; only the others are worth a look in Python.
     special = paths.str.contains(r"^$|^\s|\s$|\\|^/|^[A-Za-z]:|//|(?:^|/)\.\.?(?:/|$)", regex=True).to_numpy(dtype=bool)
     lines = cells.index.to_numpy()
+    base = PurePath(os.path.normpath(root.absolute())).as_posix()
     found: list[Problem] = []
     fixed: dict[int, str] = {}
     for i in np.flatnonzero(special):
         line, text = int(lines[i]), str(paths.iloc[i])
-        relative = _inside(text, root)
+        relative = _inside(text, base)
         if relative is None:
             kind = "path outside the root" if text.strip() else "no path"
             found.append(Problem("error", kind, source, line, text, f"{text!r} is no file below {root}"))
@@ -202,12 +210,10 @@ def relative_paths(cells: pd.Series, root: Path, source: str, problems: list[Pro
     return paths.drop(index=[p.row for p in found])
 
 
-def _inside(text: str, root: Path) -> str | None:
-    """Return the path relative to the root, or None if it leads elsewhere."""
+def _inside(text: str, base: str) -> str | None:
+    """Return the path relative to the root's absolute path, or None if it leads elsewhere."""
     path = posixpath.normpath(text.strip().replace("\\", "/")) if text.strip() else "."
-    base = PurePath(root.absolute()).as_posix()
-    if path.startswith(base + "/"):
-        path = path[len(base) + 1 :]
+    path = path.removeprefix(base.rstrip("/") + "/")
     outside = path in {".", ".."} or path.startswith(("../", "/")) or path[1:2] == ":"
     return None if outside else path
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mxa.data.dicom import VIEWS, is_dicom, read_dicom
-from mxa.data.images import read_grey
+from mxa.data.images import read_grey, read_reduced
 from mxa.preprocess import Preprocess
 
 Progress = Callable[[int, int], None]
@@ -22,13 +22,12 @@ OVERSAMPLING = 2
 """A JPEG decoded at reduced size keeps at least this many times the contract's pixels on each side."""
 
 
-def read_picture(path: Path, *, wide_range: str, at_least: int | None = None) -> npt.NDArray[np.uint8]:
+def read_picture(path: Path, *, wide_range: str) -> npt.NDArray[np.uint8]:
     """One file of a data set, DICOM or what Pillow knows, to (H, W) uint8.
 
     Args:
         path: the file.
         wide_range: what 16-bit pixels of other files than DICOM mean, see :func:`mxa.data.images.read_grey`.
-        at_least: as there.
 
     Raises:
         DataError: the file is missing or is not a readable radiograph; the message names it.
@@ -36,7 +35,7 @@ def read_picture(path: Path, *, wide_range: str, at_least: int | None = None) ->
     """
     if is_dicom(path):
         return read_dicom(path, views=VIEWS).pixels
-    return read_grey(path, wide_range=wide_range, at_least=at_least)
+    return read_grey(path, wide_range=wide_range)
 
 
 def decode(path: Path, preprocess: Preprocess, *, reduced: bool = False) -> npt.NDArray[np.uint8]:
@@ -46,14 +45,20 @@ def decode(path: Path, preprocess: Preprocess, *, reduced: bool = False) -> npt.
         path: the file.
         preprocess: the contract.
         reduced: decode large JPEGs at a reduced size, which is faster and changes a pixel by a grey level here and
-            there.
+            there. Pictures that are padded are decoded in full: they are put down at whole pixels.
 
     Raises:
-        DataError: the file is missing or is not a readable radiograph; the message names it.
+        DataError: the file is missing or is not a readable radiograph, or would be padded to too large a square; the
+            message names it.
         ConfigError: a DICOM file needs a package that is not installed.
     """
-    at_least = OVERSAMPLING * preprocess.size if reduced else None
-    return preprocess.resize(read_picture(path, wide_range=preprocess.wide_range, at_least=at_least))
+    extent = None
+    if reduced and preprocess.fit != "pad" and not is_dicom(path):
+        at_least = OVERSAMPLING * preprocess.size
+        grey, extent = read_reduced(path, at_least=at_least, wide_range=preprocess.wide_range)
+    else:
+        grey = read_picture(path, wide_range=preprocess.wide_range)
+    return preprocess.resize(grey, extent=extent, name=str(path))
 
 
 def decode_all(

@@ -18,7 +18,7 @@ from mxa.data.dicom_header import Header, open_header, quote
 from mxa.data.dicom_pixels import to_grey
 from mxa.data.dicom_stored import Stored, read_stored
 from mxa.data.readable import Readable, name_of, opened
-from mxa.errors import NotTakenError
+from mxa.errors import ConfigError, NotTakenError
 
 VIEWS = ("frontal", "lateral", "oblique", "decubitus")
 SUFFIXES = (".dcm", ".dicom")
@@ -77,9 +77,19 @@ def is_dicom(file: Readable) -> bool:
         with opened(file) as stream:
             if stream.read(132)[128:] == b"DICM":
                 return True
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a NUL in the path
         pass  # reading it will say what is wrong
     return isinstance(file, str | Path) and Path(file).suffix.lower() in SUFFIXES
+
+
+def check_views(views: Collection[str]) -> None:
+    """Refuse unknown views, for callers who want to know before the first file.
+
+    Raises:
+        ConfigError: ``views`` is empty or has a name that is none of :data:`VIEWS`.
+    """
+    if not views or not set(views) <= set(VIEWS):
+        raise ConfigError(f"views is {', '.join(views) or 'empty'}; give some of {', '.join(VIEWS)}")
 
 
 def read_dicom(file: Readable, *, views: Collection[str] = ("frontal",), force: bool = False) -> Radiograph:
@@ -98,13 +108,11 @@ def read_dicom(file: Readable, *, views: Collection[str] = ("frontal",), force: 
         force: read it nevertheless and keep the reasons in ``reservations``.
 
     Raises:
-        ValueError: ``views`` is empty or has an unknown name.
-        ConfigError: pydicom or a decoder is not installed.
+        ConfigError: ``views`` is empty or has an unknown name, or pydicom or a decoder is not installed.
         NotTakenError: it is no such radiograph, which ``force`` would override.
         DataError: the file is refused in any case; the message names it, the reasons and what to do.
     """
-    if not views or not set(views) <= set(VIEWS):
-        raise ValueError(f"views is {sorted(views)}; give some of {', '.join(VIEWS)}")
+    check_views(views)
     header = open_header(file)
     stored = read_stored(header)
     seen = _Findings()
@@ -217,6 +225,14 @@ def _examine_pixels(stored: Stored, seen: _Findings) -> None:
         seen.reasons.append("it has a PresentationLUTSequence, which is not applied")
     if stored.surplus > 0:
         seen.reasons.append(f"it has {stored.surplus} bytes of pixel data more than its rows and columns account for")
+
+
+def pixel_aspect(header: Header) -> float:
+    """The height of a file's pixels over their width; 1 where it does not say it.
+
+    :func:`read_dicom` makes them square, and refuses what is not from 0.1 to 10.
+    """
+    return _spacing(header, _Findings())[2]
 
 
 def _spacing(header: Header, seen: _Findings) -> tuple[tuple[float, float] | None, str, float]:

@@ -243,9 +243,8 @@ def _refuse_deflated(file: Readable) -> None:
             deflated = _DEFLATED in stream.read(4096)
     except FileNotFoundError:
         raise DataError(f"{name_of(file)}: no such file; check the root folder and the path in the table") from None
-    except OSError as error:
-        raise DataError(
-            f"{name_of(file)}: cannot be opened ({error.strerror}); check the path and its permissions"
-        ) from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise DataError(f"{name_of(file)}: cannot be opened ({reason}); check the path and its permissions") from error
     if deflated:
         raise DataError(f"{name_of(file)}: the deflated transfer syntax is not supported; export it uncompressed")

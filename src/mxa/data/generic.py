@@ -103,7 +103,7 @@ def read_csv(
         DataError: If the file is missing or incomplete, a finding has no column, or a row is illegal.
     """
     if split not in SPLITS:
-        raise ConfigError(f"split is {split!r}; choose from {', '.join(SPLITS)}")
+        raise ConfigError(f"csv.only_split (split) is {split!r}; choose from {', '.join(SPLITS)}")
     if valid_fraction and (split_column is not None or split != "train"):
         raise ConfigError("valid_fraction takes patients from train, so it excludes split_column and any other split")
     columns = _Columns(
@@ -134,7 +134,7 @@ def read_csv(
 def _check_columns(path: Path, raw: pd.DataFrame, columns: _Columns) -> None:
     for role, name in vars(columns).items():
         if name is not None and name not in raw.columns:
-            raise ConfigError(f"{role}_column is {name!r}, but {path} has only: {', '.join(raw.columns)}")
+            raise ConfigError(f"csv.{role} ({role}_column) is {name!r}, but {path} has only: {', '.join(raw.columns)}")
 
 
 def _finding_columns(
@@ -146,16 +146,18 @@ def _finding_columns(
             labels.index(finding)
             if column not in raw.columns:
                 raise ConfigError(
-                    f"finding_columns[{finding!r}] is {column!r}, but {path} has only: {', '.join(raw.columns)}"
+                    f"csv.findings (finding_columns) names {column!r} for {finding}, but {path} has only: "
+                    f"{', '.join(raw.columns)}"
                 )
         if not given:
-            raise ConfigError("finding_columns is empty; name the column of at least one finding")
+            raise ConfigError("csv.findings (finding_columns) is empty; name the column of at least one finding")
         return dict(given)
     candidates = [c for c in raw.columns if c not in vars(columns).values()]
     index = map_columns(candidates, labels)
     if lost := [f for f, i in zip(labels, index, strict=True) if i < 0]:
         raise DataError(
-            f"{path}: no column {', '.join(lost)}; name them in finding_columns, or pass a label set without them"
+            f"{path}: no column {', '.join(lost)}; name them in csv.findings (finding_columns), or choose labels "
+            "without them"
         )
     return {finding: candidates[i] for finding, i in zip(labels, index, strict=True)}
 

@@ -2,10 +2,11 @@
 
 import math
 import os
+import struct
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from mxa.data.readable import Readable, name_of, opened
 from mxa.errors import ConfigError, DataError
@@ -15,9 +16,24 @@ WIDE_RANGES = ("full", "minmax")
 _WIDE_MODES = {"I", "I;16", "I;16L", "I;16B", "I;16N"}
 _NARROW_MODES = {"1", "L", "P", "RGB", "CMYK", "YCbCr"}
 _ALPHA_MODES = {"LA", "PA", "RGBA"}
+DECODING_ERRORS = (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError, TypeError, struct.error)
+"""What Pillow raises on damaged files."""
+_TURNS = {  # by EXIF orientation; 1 stays as it is
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_PHOTOMETRIC, _MIN_IS_WHITE = 262, 0  # TIFF 6.0, PhotometricInterpretation
+
+Grey = npt.NDArray[np.uint8]
+Extent = tuple[float, float]
 
 
-def read_grey(file: Readable, *, wide_range: str = "full", at_least: int | None = None) -> npt.NDArray[np.uint8]:
+def read_grey(file: Readable, *, wide_range: str = "full") -> Grey:
     """Read a JPEG, PNG or other image that Pillow knows as 8-bit grey.
 
     Colour becomes ITU-R 601 luma. An EXIF orientation is applied. An alpha channel that is opaque everywhere is
@@ -28,8 +44,6 @@ def read_grey(file: Readable, *, wide_range: str = "full", at_least: int | None 
         wide_range: For images of 16 bits per pixel only. "full" maps 0..65535 to 0..255 (rounded), and refuses an
             image that uses only the lower half: 12-bit data in 16-bit storage would come out nearly black. "minmax"
             stretches the image's own lowest and highest value to 0 and 255.
-        at_least: A JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, several times as fast, as long as both sides
-            keep this many pixels; None decodes in full. Other formats are always decoded in full.
 
     Returns:
         (H, W) uint8, H and W at least 16.
@@ -39,32 +53,73 @@ def read_grey(file: Readable, *, wide_range: str = "full", at_least: int | None 
         DataError: If the file is missing, no image, damaged, animated, truly transparent, of floating-point pixels,
             too small or too large; the message names the file, the reason and what to do.
     """
+    return _read(file, wide_range, None)[0]
+
+
+def read_reduced(file: Readable, *, at_least: int, wide_range: str = "full") -> tuple[Grey, Extent | None]:
+    """As :func:`read_grey`, but a large JPEG is decoded at 1/2, 1/4 or 1/8 of its size, several times as fast.
+
+    Args:
+        file: Its path, or a binary stream.
+        at_least: Pixels that both sides keep.
+        wide_range: As there.
+
+    Returns:
+        (H, W) uint8, and width and height of the picture in these pixels, for
+        :meth:`mxa.preprocess.Preprocess.resize`: a width of 1001 at 1/4 is 250.25, so that of the last of 251 columns
+        only a quarter is picture. The latter is None for what is decoded in full: other formats, small pictures, and
+        those with an EXIF orientation, which would have their part of a column elsewhere.
+
+    Raises:
+        ConfigError: As there.
+        DataError: As there.
+    """
+    return _read(file, wide_range, at_least)
+
+
+def _read(file: Readable, wide_range: str, at_least: int | None) -> tuple[Grey, Extent | None]:
     check_wide_range(wide_range)
     name = name_of(file)
     try:
         with opened(file) as stream, Image.open(stream) as image:
             _check_before_decoding(name, image)
-            if at_least is not None and image.format == "JPEG" and min(image.size) >= 2 * at_least:
-                _reduce(image, at_least)
-            image.load()
-            upright = ImageOps.exif_transpose(image)
-            if upright.mode in _WIDE_MODES:
-                return _narrow(name, np.asarray(upright), wide_range)
-            return _luma(name, upright)
+            inverted = getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == _MIN_IS_WHITE
+            extent = None if at_least is None else _reduce(image, at_least)
+            turned = upright(image)
+            if turned.mode in _WIDE_MODES:
+                return _narrow(name, np.asarray(turned), wide_range, inverted), extent
+            return _luma(name, turned), extent
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise _too_large(name) from error
     except FileNotFoundError:
         raise DataError(f"{name}: no such file; check the root folder and the path in the table") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError) as error:
+    except DECODING_ERRORS as error:
         raise DataError(
             f"{name}: cannot be decoded ({_reason(file, error)}); fetch or export the file again"
         ) from error
 
 
-def _reduce(image: Image.Image, at_least: int) -> None:
+def _reduce(image: Image.Image, at_least: int) -> Extent | None:
     """Let the JPEG decoder leave out the finest frequencies; Pillow takes the smallest size that covers the request."""
+    if image.format != "JPEG" or min(image.size) < 2 * at_least or _turn(image) is not None:
+        return None
     factor = at_least / min(image.size)
-    image.draft(None, (math.ceil(image.width * factor), math.ceil(image.height * factor)))
+    drafted = image.draft(None, (math.ceil(image.width * factor), math.ceil(image.height * factor)))
+    return None if drafted is None else drafted[1][2:]
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """The picture as its EXIF orientation turns it, its pixels loaded.
+
+    Of EXIF nothing else is read or written: Pillow's own ``exif_transpose`` fails where any other tag is odd.
+    """
+    image.load()
+    turn = _turn(image)
+    return image if turn is None else image.transpose(turn)
+
+
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    return _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
 
 
 def check_wide_range(wide_range: str) -> None:
@@ -113,7 +168,7 @@ def _check_before_decoding(name: str, image: Image.Image) -> None:
         raise DataError(f"{name}: 16-bit colour or alpha is not supported; save it as 16-bit grey or as 8-bit")
 
 
-def _luma(name: str, image: Image.Image) -> npt.NDArray[np.uint8]:
+def _luma(name: str, image: Image.Image) -> Grey:
     """Convert an 8-bit image of any kind to (H, W) uint8."""
     if image.mode in _ALPHA_MODES or "transparency" in image.info:
         image = image.convert("RGBA")
@@ -128,8 +183,8 @@ def _luma(name: str, image: Image.Image) -> npt.NDArray[np.uint8]:
     return np.array(image.convert("L"), dtype=np.uint8)
 
 
-def _narrow(name: str, pixels: npt.NDArray[np.integer], wide_range: str) -> npt.NDArray[np.uint8]:
-    """Reduce 16-bit pixels to (H, W) uint8."""
+def _narrow(name: str, pixels: npt.NDArray[np.integer], wide_range: str, inverted: bool) -> Grey:
+    """Reduce 16-bit pixels to (H, W) uint8. Pillow leaves those inverted that a TIFF file stores so."""
     values = pixels.astype(np.int64)
     low, high = int(values.min()), int(values.max())
     if low < 0 or high > 65535:
@@ -137,10 +192,13 @@ def _narrow(name: str, pixels: npt.NDArray[np.integer], wide_range: str) -> npt.
     if wide_range == "minmax":
         if low == high:
             raise DataError(f"{name}: all pixels are {low}; a constant image has no range to stretch, remove it")
-        return np.asarray(np.rint((values - low) * (255 / (high - low))), dtype=np.uint8)
-    if high < 2**15:
+        grey = np.asarray(np.rint((values - low) * (255 / (high - low))), dtype=np.uint8)
+    elif high < 2**15:
         raise DataError(
-            f"{name}: 16-bit storage but the highest value is {high}, so it would come out nearly black; "
+            f"{name}: 16-bit storage but the highest value is {high}, so it would come out nearly "
+            f"{'white' if inverted else 'black'}; "
             'if the data are stored with fewer bits, use wide_range="minmax"'
         )
-    return np.asarray((values + 128) // 257, dtype=np.uint8)  # value / 257, rounded
+    else:
+        grey = np.asarray((values + 128) // 257, dtype=np.uint8)  # value / 257, rounded
+    return 255 - grey if inverted else grey

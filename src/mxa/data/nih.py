@@ -196,7 +196,11 @@ def _refuse(images: set[str], message: str) -> None:
 def _read_list(path: Path) -> set[str]:
     if not path.is_file():
         raise DataError(f"{path}: no such file; it comes with the data set. {_HOW_TO_GET}")
-    return {line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()}
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not a UTF-8 text file ({error}); save it as UTF-8") from error
+    return {line.strip() for line in text.splitlines() if line.strip()}
 
 
 def _boxes(root: Path, paths: pd.Series, labels: LabelSet, problems: list[Problem] | None) -> pd.DataFrame:
@@ -206,22 +210,36 @@ def _boxes(root: Path, paths: pd.Series, labels: LabelSet, problems: list[Proble
         return empty_boxes()
     try:
         # NIH's header has more names than the rows have fields, and splits "[x,y,w,h]" at its commas: go by position.
-        raw = pd.read_csv(path, header=None, skiprows=1, usecols=range(6), dtype={0: str, 1: str})
+        raw = pd.read_csv(path, header=None, skiprows=1, usecols=range(6), dtype=str, na_filter=False)
     except (ValueError, pd.errors.ParserError) as error:
         raise DataError(f"{path}: not a readable box list ({error})") from error
-    corner, size = raw[[2, 3]].to_numpy(float), raw[[4, 5]].to_numpy(float)
+    numbers = raw[[2, 3, 4, 5]].apply(pd.to_numeric, errors="coerce").to_numpy(dtype=np.float64)
+    corner, size = numbers[:, :2], numbers[:, 2:]
     high = corner + size
     # One pixel of slack: NIH's own boxes are fractions of scaled-down annotations.
     legal = ((corner >= -1) & (size > 0) & (high <= BOX_SIDE + 1)).all(axis=1)
-    found = [
-        Problem("error", "illegal box", path.name, i + 2, str(raw[0].iloc[i]), f"x, y, w, h = {(*corner[i], *size[i])}")
-        for i in np.flatnonzero(~legal).tolist()
-    ]
-    report(found, problems)
+    findings = raw[1].map(lambda name: canonical(name, "nih"))
+    known = findings.isin(NIH14.findings).to_numpy()
+    _report_boxes(path, raw, legal, known, problems)
     path_of = dict(zip(paths.str.rsplit("/", n=1).str[-1], paths, strict=True))
     corners = np.clip(np.concatenate([corner, high], axis=1) / BOX_SIDE, 0, 1)
     boxes = pd.DataFrame(corners, columns=list(BOX_COLUMNS[2:]))
-    boxes.insert(0, "finding", raw[1].map(lambda name: canonical(str(name), "nih")))
+    boxes.insert(0, "finding", findings)
     boxes.insert(0, "path", raw[0].map(path_of))
     kept = boxes[legal & boxes["path"].notna().to_numpy() & boxes["finding"].isin(labels.findings).to_numpy()]
     return kept.reset_index(drop=True) if len(kept) else empty_boxes()
+
+
+def _report_boxes(
+    path: Path,
+    raw: pd.DataFrame,
+    legal: npt.NDArray[np.bool_],
+    known: npt.NDArray[np.bool_],
+    problems: list[Problem] | None,
+) -> None:
+    found = []
+    for i in np.flatnonzero(~(legal & known)).tolist():
+        image, finding, *numbers = raw.iloc[i].tolist()
+        message = f"x, y, w, h = {', '.join(numbers)}" if known[i] else f"{finding!r} is none of NIH's 14 findings"
+        found.append(Problem("error", "illegal box", path.name, i + 2, image, message))
+    report(found, problems)

@@ -29,7 +29,7 @@ class CsvOptions:
     split: str = ""
     """Column that says train, valid or test. Without it every row is ``only_split``."""
     only_split: str = "train"
-    """Split of all rows where there is no split column; part of the train rows becomes valid by ``valid_fraction``."""
+    """Split of all rows where there is no split column; of train rows a part becomes valid by ``valid_fraction``."""
     sex: str = ""
     """Column of the sex."""
     age: str = ""
@@ -60,8 +60,8 @@ class DataOptions:
     projections: list[str] = field(default_factory=list)
     """Keep only these projections (AP, PA); empty keeps all."""
     valid_fraction: float = 0.1
-    """Fraction of the training patients that become the validation split, where the data set has none of its own (nih,
-    csv)."""
+    """Fraction of the training patients that become the validation split, where the data set does not say (nih; csv
+    without ``split``, all rows being train); elsewhere without effect."""
     split_seed: int = 0
     """Seed of that split; apart from the run's seed, so that several runs share it."""
     csv: CsvOptions = field(default_factory=CsvOptions)
@@ -106,7 +106,7 @@ def read(options: DataOptions, labels: LabelSet | None = None, problems: list[Pr
 def _read_csv(columns: CsvOptions, root: str, common: dict[str, Any]) -> Table:
     if not columns.file:
         raise ConfigError("data.csv.file is not given; dataset csv needs the label file")
-    if columns.split:
+    if columns.split or columns.only_split != "train":
         common |= {"valid_fraction": 0.0}
     return read_csv(
         columns.file,

@@ -60,11 +60,12 @@ def make_pack(
 
     Raises:
         ConfigError: ``out`` exists.
-        DataError: more pictures than allowed cannot be read; all of them stand in the ``rejects.csv`` that the message
-            names.
+        DataError: the table names a picture twice, or more pictures than allowed cannot be read; all of them stand in
+            the ``rejects.csv`` that the message names.
     """
     if out.exists():
         raise ConfigError(f"{out} exists; choose another folder or remove it")
+    _refuse_repeated(table)
     manifest = {
         "format_version": FORMAT_VERSION,
         "data": {"dataset": table.dataset, "fingerprint": table.fingerprint()},
@@ -122,7 +123,7 @@ class _Part:
         self.folder, self.manifest = folder, manifest
         self.done: dict[int, dict[str, Any]] = {}
         file = folder / MANIFEST
-        if file.is_file() and json.loads(file.read_text(encoding="utf-8")) == manifest:
+        if _was_begun(file, manifest):
             self.pixels = open_memmap(folder / PIXELS, mode="r+")
             self.done = _read_blocks(folder / BLOCKS)
             self._write_blocks()  # without what a kill has cut off
@@ -198,6 +199,24 @@ def verify_pack(folder: Path, progress: Progress | None = None) -> list[str]:
         if progress is not None:
             progress(block["stop"], manifest["images"])
     return found
+
+
+def _refuse_repeated(table: Table) -> None:
+    repeated = table.frame[table.frame["path"].duplicated()]
+    if len(repeated):
+        first = repeated.iloc[0]
+        raise DataError(
+            f"{first['source']}:{first['row']}: {first['path']} is there already, and a pack holds every picture once; "
+            "take the row out (`mxa data check` lists all such)"
+        )
+
+
+def _was_begun(file: Path, manifest: dict[str, Any]) -> bool:
+    """Whether the manifest of a pack in the making is this one; what a kill has torn is none."""
+    try:
+        return bool(json.loads(file.read_text(encoding="utf-8")) == manifest)
+    except (OSError, ValueError):
+        return False
 
 
 def _read_blocks(file: Path) -> dict[int, dict[str, Any]]:

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import Image
 
 from mxa.data.dicom import Radiograph, is_dicom, read_dicom
-from mxa.data.images import MIN_SIDE, read_grey
+from mxa.data.images import DECODING_ERRORS, MIN_SIDE, read_grey, upright
 from mxa.errors import DataError
 from mxa.preprocess import Preprocess
 
@@ -50,10 +50,14 @@ class Source:
 def known_views(training: Mapping[str, Any]) -> tuple[str, ...]:
     """The views that a model was trained on, as far as its provenance tells; frontal where it does not.
 
+    Projections that were chosen leave frontal pictures alone: lateral ones have none.
+
     Args:
         training: of the model's ``config.json``.
     """
     data = training.get("config", {}).get("data", {})
+    if data.get("projections") and set(data["projections"]) <= {"AP", "PA"}:
+        return FRONTAL
     if data.get("views"):
         return tuple(data["views"])
     return ("frontal", "lateral") if data.get("dataset") == "chexpert" else FRONTAL
@@ -99,16 +103,17 @@ def _from_pillow(image: Image.Image, what: str) -> npt.NDArray[np.uint8]:
     """As :func:`mxa.data.images.read_grey` does for files of 8 bits a channel."""
     # Pillow keeps only the high byte of 16-bit colour; the file's own type shows until the pixels are loaded.
     wide = any("16" in str(tile[3]) for tile in getattr(image, "tile", ()))
-    if image.mode not in _EIGHT_BIT or wide or "transparency" in image.info or getattr(image, "n_frames", 1) > 1:
-        raise DataError(
-            f"{what} is a Pillow image of mode {image.mode!r} that is not plainly 8-bit grey or colour; give the "
-            "file's path instead, which mxa then decodes by the model's contract, or convert it to mode 'L'"
-        )
     try:
-        upright = ImageOps.exif_transpose(image)
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        plain = image.mode in _EIGHT_BIT and not wide and "transparency" not in image.info
+        if not plain or getattr(image, "n_frames", 1) > 1:
+            raise DataError(
+                f"{what} is a Pillow image of mode {image.mode!r} that is not plainly 8-bit grey or colour; give the "
+                "file's path instead, which mxa then decodes by the model's contract, or convert it to mode 'L'"
+            )
+        turned = upright(image)
+    except DECODING_ERRORS as error:
         raise DataError(f"{what} cannot be decoded ({error}); fetch or export the file again") from error
-    grey = upright if upright.mode in {"1", "L"} else upright.convert("RGB")
+    grey = turned if turned.mode in {"1", "L"} else turned.convert("RGB")
     return _large_enough(np.array(grey.convert("L"), dtype=np.uint8), what)
 
 

@@ -80,10 +80,12 @@ def make_dataset(config: TrainConfig, part: Table, *, cached: bool) -> Radiograp
 
     Raises:
         ConfigError: the pack is of another contract.
-        DataError: the pack is damaged or lacks a picture, or an image that is decoded now cannot be read.
+        DataError: the pack is damaged, lacks a picture or was made of others, or an image that is decoded now cannot
+            be read.
     """
     if config.pack:
         pack = open_pack(config.pack, config.preprocess)
+        pack.check_pictures(part)
         return RadiographDataset(part, config.preprocess, pack.pixels, positions=pack.rows_of(part))
     pixels = decode_all(part.files(), config.preprocess) if cached else None
     return RadiographDataset(part, config.preprocess, pixels)
