@@ -47,6 +47,8 @@ RUNS = {
 """The runs' folders."""
 SHOWN = "Pneumonia"
 """The finding that Figure 2's radiographs share."""
+MIN_EPOCHS = 3
+"""One warms up, one cools down, and one must lie between."""
 
 
 def demo_config(
@@ -78,7 +80,7 @@ def run_demo(out: Path, *, images: int = 5600, epochs: int = 5, seed: int = 0) -
         out: new folder: ``data/`` (phantom), one run per model, the teacher's logits, ``report.html``,
             ``metrics.json``, the figures as PNG.
         images: phantom images over all splits.
-        epochs: of each model.
+        epochs: of each model, at least :data:`MIN_EPOCHS`.
         seed: of data and training.
 
     Returns:
@@ -88,7 +90,9 @@ def run_demo(out: Path, *, images: int = 5600, epochs: int = 5, seed: int = 0) -
         ConfigError: ``out`` exists, or the numbers are impossible.
         DataError: training failed.
     """
-    if out.exists() and any(out.iterdir()):
+    if epochs < MIN_EPOCHS:
+        raise ConfigError(f"--epochs is {epochs}; it must be at least {MIN_EPOCHS}: one warms up, one cools down")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"{out} exists; choose another --out or remove it")
     log.info("drawing %d phantom radiographs", images)
     data = make_phantom(out / "data", images=images, seed=seed)

@@ -1,5 +1,6 @@
 """One file becomes the network's input, or a reason that says of which kind the trouble is."""
 
+import os
 import pickle
 from pathlib import Path
 
@@ -101,6 +102,37 @@ def test_broken_files_fail(tmp_path: Path, name: str, make, reason: str, uid: st
     assert str(tmp_path) not in picture.reason, "the path has a column of its own"
     assert picture.sop_instance_uid.startswith(uid)
     assert picture.reason
+
+
+@pytest.mark.parametrize("name", ["x" * 300 + ".png", "x" * 300 + ".dcm", "a\0b.png", "a.png/b.png"])
+def test_a_path_that_can_be_none_fails(tmp_path: Path, name: str) -> None:
+    Image.fromarray(PIXELS).save(tmp_path / "a.png")
+    picture = READER(Found(str(tmp_path / name)))
+    assert (picture.path, picture.status) == (str(tmp_path / name), FAILED)
+    assert picture.reason
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions")
+@pytest.mark.parametrize("name", ["a.png", "a.dcm"])
+def test_a_file_out_of_reach_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    def refuse(self: Path, *_: object, **__: object) -> None:  # as for anybody but root
+        raise PermissionError(13, "Permission denied", str(self))
+
+    (tmp_path / name).touch()
+    monkeypatch.setattr(Path, "stat", refuse)
+    monkeypatch.setattr(Path, "open", refuse)
+    picture = READER(Found(str(tmp_path / name)))
+    assert picture.status == FAILED
+    assert "Permission denied" in picture.reason
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes")
+@pytest.mark.parametrize("name", ["a", "a.png", "a.dcm"])
+def test_a_pipe_is_not_waited_for(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / name)
+    picture = READER(Found(str(tmp_path / name)))
+    assert (picture.status, picture.pixels) == (FAILED, None)
+    assert picture.reason == "is no regular file (a pipe or a device); copy its content into one"
 
 
 def test_a_problem_is_passed_on() -> None:

@@ -319,6 +319,47 @@ def test_a_run_does_not_go_on_as_another_one(tmp_path: Path, changed: dict[str, 
     run(out, folder, resume=True, workers=1)
 
 
+@pytest.mark.parametrize("named", ["source", "list"])
+def test_a_run_with_relative_paths_goes_on_where_it_was_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: str
+) -> None:
+    for place in ("here", "there"):
+        write_pictures(tmp_path / place / "scans", 9)
+    (tmp_path / "list").write_text("scans/0000.png\nscans/0001.png\n")
+    paths, listed = (["scans"], "") if named == "source" else ([], str(tmp_path / "list"))
+    monkeypatch.chdir(tmp_path / "here")
+    out = tmp_path / "out.csv"
+    run(out, *paths, listed=listed)
+    before = contents(out)
+    monkeypatch.chdir(tmp_path / "there")
+    with pytest.raises(ConfigError, match=r"working_directory was '.*here', is '.*there'; use the same"):
+        run(out, *paths, listed=listed, resume=True)
+    monkeypatch.chdir(tmp_path / "here")
+    run(out, *paths, listed=listed, resume=True)
+    assert contents(out) == before
+
+
+def test_a_run_with_absolute_paths_goes_on_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, out = write_pictures(tmp_path / "scans", 9), tmp_path / "out.csv"
+    run(out, folder)
+    monkeypatch.chdir(tmp_path)
+    assert run(out, folder, resume=True).good
+    assert "working_directory" not in json.loads(Path(f"{out}.state.json").read_text())["settings"]
+
+
+def test_a_state_that_does_not_say_where_it_was_begun_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_pictures(tmp_path / "scans", 9)
+    monkeypatch.chdir(tmp_path)
+    run(Path("out.csv"), "scans")
+    state = json.loads(Path("out.csv.state.json").read_text())
+    del state["settings"]["working_directory"]
+    Path("out.csv.state.json").write_text(json.dumps(state))
+    with pytest.raises(ConfigError, match=r"working_directory was None, is '.*'; use the same"):
+        run(Path("out.csv"), "scans", resume=True)
+
+
 def test_a_run_does_not_go_on_over_other_files(tmp_path: Path) -> None:
     folder, out = write_pictures(tmp_path / "scans", 8), tmp_path / "out.csv"
     run(out, folder)

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from test_dicomdir import medium
 
 import dicom_files
+from mxa.archive.dicomdir import dicomdir_files
 from mxa.archive.sources import Sources
 from mxa.archive.tree import Found, Tally
 from mxa.errors import ConfigError
@@ -100,12 +102,53 @@ def test_sources_that_give_nothing_are_remembered(tmp_path: Path) -> None:
         ("nothing.png", r"nothing\.png does not exist"),
         ("*.png", r"matches no picture"),
         ("no/**/x", r"matches no picture"),
+        ("x" * 300, r"x{300} does not exist, or its folder cannot be read"),
+        ("x" * 300 + "/*.png", r"matches no picture"),
     ],
 )
 def test_missing_sources_are_wrong_usage(tmp_path: Path, path: str, message: str) -> None:
     put(tmp_path / "a.txt")
     with pytest.raises(ConfigError, match=message):
         find(tmp_path / path)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions")
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [("locked/a.png", r"a\.png does not exist, or its folder cannot be read"), ("locked/in/*", r"matches no picture")],
+)
+def test_sources_out_of_reach_are_wrong_usage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, message: str
+) -> None:
+    def stat(self: Path, **_: object) -> None:  # as for anybody but root
+        raise PermissionError(13, "Permission denied", str(self))
+
+    put(tmp_path / "locked/a.png", tmp_path / "locked/in/b.png")
+    monkeypatch.setattr(Path, "stat", stat)
+    with pytest.raises(ConfigError, match=message):
+        find(tmp_path / path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes")
+@pytest.mark.parametrize("name", ["pipe", "pipe.png"])
+def test_a_named_pipe_comes_though_its_folder_leaves_it_out(tmp_path: Path, name: str) -> None:
+    put(tmp_path / "in/a.png")
+    os.mkfifo(tmp_path / "in" / name)
+    tally = Tally()
+    found = find(tmp_path / "in", tmp_path / "in" / name, tally=tally)
+    assert found == [str(tmp_path / "in/a.png"), str(tmp_path / "in" / name)]
+    assert (tally.repeated, tally.skipped) == (0, {"no regular files": 1})
+
+
+def test_what_a_dicomdir_refuses_to_open_may_come_from_a_later_source(tmp_path: Path) -> None:
+    directory = medium(tmp_path)
+    first = Path(next(dicomdir_files(str(directory), Tally())).path)
+    first.unlink()
+    first.symlink_to(tmp_path / "in" / "0.dcm")
+    tally = Tally()
+    found = find(directory, first, tally=tally)
+    assert found.count(str(first)) == 2, "once with the problem, once to be read"
+    assert tally.repeated == 0
 
 
 def test_there_must_be_a_source(tmp_path: Path) -> None:

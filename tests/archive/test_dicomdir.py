@@ -9,7 +9,9 @@ from pydicom.fileset import FileSet
 
 import dicom_files
 from mxa.archive.dicomdir import dicomdir_files, is_dicomdir
+from mxa.archive.reading import FAILED, Reader
 from mxa.archive.tree import Found, Tally
+from mxa.preprocess import Preprocess
 
 PIXELS = np.random.default_rng(0).integers(0, 4096, (20, 30)).astype(np.uint16)
 
@@ -87,6 +89,29 @@ def test_a_link_out_of_the_medium_is_not_opened(tmp_path: Path) -> None:
     assert bad.path == str(first)
     assert "leads outside of its folder" in bad.problem
     assert not good.problem
+
+
+def long_name(first: Path, image: pydicom.Dataset) -> None:
+    with pydicom.config.disable_value_validation():
+        image.ReferencedFileID = ["X" * 300]
+
+
+def circle(first: Path, image: pydicom.Dataset) -> None:
+    first.unlink()
+    first.symlink_to(first.name)
+
+
+@pytest.mark.parametrize("damage", [long_name, circle])
+def test_a_record_that_cannot_be_followed_ends_nothing(tmp_path: Path, damage) -> None:
+    directory = medium(tmp_path)
+    first = Path(next(dicomdir_files(str(directory), Tally())).path)
+    dataset = pydicom.dcmread(directory)
+    damage(first, next(one for one in dataset.DirectoryRecordSequence if one.DirectoryRecordType == "IMAGE"))
+    dataset.save_as(directory)
+    bad, good = dicomdir_files(str(directory), Tally())
+    assert not good.problem
+    assert Reader(Preprocess(size=32), ("frontal",))(bad).status == FAILED  # whether or not Python follows circles
+    assert damage is circle or "cannot be followed (OSError); not opened" in bad.problem
 
 
 def test_inactive_records_are_counted(tmp_path: Path) -> None:

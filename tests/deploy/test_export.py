@@ -11,6 +11,8 @@ import torch
 from deploy.small import OPTIONS, SIDE, classifier, exported, images, pictures, saved
 from mxa.deploy import export as module
 from mxa.deploy.export import FORMATS, ParityError, export_model
+from mxa.deploy.locate import Found
+from mxa.deploy.runtimes import open_runtime
 from mxa.errors import ArtifactError, ConfigError, DataError
 from mxa.models.artifact import fingerprint, load, read_config, save
 from mxa.predictor import open_predictor
@@ -107,6 +109,22 @@ def test_a_difference_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert not list(tmp_path.iterdir())
 
 
+def test_nan_in_a_later_batch_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def open_spoilt(found: Found) -> tuple[object, object]:
+        runtime, metadata = open_runtime(found)
+
+        def spoilt(pixels: np.ndarray) -> object:
+            logits, boxes = runtime(pixels)
+            return (logits * np.nan if len(pixels) == 32 else logits), boxes
+
+        return spoilt, metadata
+
+    monkeypatch.setattr(module, "open_runtime", open_spoilt)
+    with pytest.raises(ParityError, match=r"m\.onnx is not written: .* logits differ by up to nan"):
+        export_model(saved(), tmp_path / "m.onnx", "onnx", images())
+    assert not list(tmp_path.iterdir())
+
+
 def test_wrong_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for out, name, message in (
         ("m.onnx", "tflite", "format is 'tflite'; choose one of onnx"),
@@ -122,6 +140,11 @@ def test_wrong_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match=r"m\.bin is there already"):
         export_model(saved(), tmp_path / "m.xml", "openvino", images())
     (tmp_path / "m.bin").unlink()
+    (tmp_path / "k.onnx.json").write_text("{}")
+    with pytest.raises(ConfigError, match=r"k\.onnx\.json is there already"):
+        export_model(saved(), tmp_path / "k.onnx", "onnx", images())
+    assert (tmp_path / "k.onnx.json").read_text() == "{}"
+    (tmp_path / "k.onnx.json").unlink()
     with pytest.raises(DataError, match="no image was given"):
         export_model(saved(), tmp_path / "n.onnx", "onnx", [])
     with pytest.raises(ArtifactError, match="not a saved model"):

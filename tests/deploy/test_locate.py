@@ -79,3 +79,23 @@ def test_nothing_there(tmp_path: Path) -> None:
         locate(tmp_path / "none.onnx")
     with pytest.raises(ConfigError, match="runtime is 'tensorrt'; choose one of auto, torch"):
         locate(tmp_path, "tensorrt")
+
+
+@pytest.mark.parametrize("path", ["./model", "../model", "runs/model.onnx", "runs/model.xml", "runs/model.pt2"])
+def test_a_mistyped_path_is_no_hub_id(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "download", lambda *names: pytest.fail(f"{names} was asked for"))
+    with pytest.raises(ArtifactError, match="does not exist; give a saved model's folder"):
+        locate(path)
+
+
+def test_what_may_be_a_hub_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, only) -> None:
+    (tmp_path / "config.json").touch()
+    asked = []
+    monkeypatch.setattr(module, "download", lambda *names: asked.append(names) or tmp_path)
+    only("torch")
+    with pytest.raises(ArtifactError, match=r"^runs/modle does not exist; if it is meant as a hub id, .*mxa\[hub\]"):
+        locate("runs/modle")
+    only("torch", "huggingface_hub")
+    for path in ("clinic/model", "clinic/model-1.2@v1"):
+        assert locate(path).kind == "saved"
+    assert asked == [("clinic/model", None), ("clinic/model-1.2", "v1")]

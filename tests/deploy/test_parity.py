@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from deploy.small import tuning
-from mxa.deploy.parity import compare, decisions
+from mxa.deploy.parity import BATCH_SIZES, compare, decisions
 from mxa.evaluation.tuning import Tuning
 
 PIXELS = np.arange(7, dtype=np.uint8)[:, None, None, None] * np.ones((1, 1, 16, 16), dtype=np.uint8)
@@ -57,6 +57,22 @@ def test_one_logit_that_crosses() -> None:
 )
 def test_the_tolerance(fake: Fake, passed: bool) -> None:
     assert compare(fake, PIXELS, LOGITS, BOXES, Tuning()).passed is passed
+
+
+@pytest.mark.parametrize("where", ["logits", "boxes"])
+@pytest.mark.parametrize("size", BATCH_SIZES)
+@pytest.mark.parametrize("row", [0, 3, 6])
+def test_nan_never_passes_at_whatever_batch_size_and_picture(where: str, size: int, row: int) -> None:
+    class Sometimes(Fake):
+        def __call__(self, pixels: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+            logits, boxes = super().__call__(pixels)
+            given = logits if where == "logits" else boxes["a"]
+            given[(pixels[:, 0, 0, 0] == row) & (len(pixels) == size), -1] = np.nan
+            return logits, boxes
+
+    parity = compare(Sometimes(), PIXELS, LOGITS, BOXES, Tuning())
+    assert not parity.passed
+    assert np.isnan(parity.max_logit_difference if where == "logits" else parity.max_box_difference)
 
 
 def test_networks_without_mxa() -> None:

@@ -30,10 +30,11 @@ def table(tiny_chexpert: Path) -> Table:
     return read(DataOptions(root=str(tiny_chexpert)))
 
 
-def test_what_is_written_and_measured(folder: Path, table: Table, tmp_path: Path) -> None:
-    measured_on, out = table.split("valid"), tmp_path / "m.onnx"
+@pytest.mark.parametrize("name", ["m.onnx", "float32.onnx"])
+def test_what_is_written_and_measured(folder: Path, table: Table, tmp_path: Path, name: str) -> None:
+    measured_on, out = table.split("valid"), tmp_path / name
     report = quantise_model(folder, out, table.split("train").files()[:8], measured_on, rounds=1)
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["m.onnx", "m.onnx.json"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == [name, f"{name}.json"]
 
     predictors = {"float32": open_predictor(folder), "int8": open_predictor(out)}
     logits = {

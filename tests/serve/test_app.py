@@ -355,6 +355,29 @@ class TestLimits:
             assert here.predict(PNG).status_code == 200
             assert (here.gate.requests, here.gate.held) == (0, 0)
 
+    def test_requests_of_every_kind(self, predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("mxa.serve.app._OTHER_REQUESTS", 0)
+        held = Held(predictor.runtime)
+        with site(replace(predictor, runtime=held), ServeOptions(queue=1)) as here:
+            held.free.clear()
+            held.called.clear()
+
+            async def run() -> tuple[httpx.Response, httpx.Response]:
+                async with here.client() as client:
+                    first = asyncio.create_task(client.post("/predict", files={"file": PNG}))
+                    await asyncio.to_thread(held.called.wait, 60)
+                    second = await client.get("/health")
+                    held.free.set()
+                    return await first, second
+
+            first, second = asyncio.run(run())
+            assert (first.status_code, second.status_code) == (200, 503)
+            assert second.json() == {"detail": "1 requests are under way; try again in a moment"}
+            assert second.headers["retry-after"] == "1"
+            assert second.headers["x-content-type-options"] == "nosniff"
+            assert here.get("/health").status_code == 200
+            assert counters(here)["mxa_requests_total /health 503"] == 1
+
     def test_memory_of_uploads(self, predictor: Predictor) -> None:
         with site(predictor, ServeOptions(max_bytes=50_000, upload_memory=50_000)) as here:
             here.gate.hold(30_000)  # as another upload would

@@ -98,6 +98,7 @@ CASES = {
     "a PNG bomb of 100 megapixels": (png_header(10_000, 10_000), "a.png", 413, "100000000 pixels"),
     "a PNG bomb of 4 gigapixels": (png_header(65_000, 65_000), "a.png", 413, "more pixels than a radiograph"),
     "a PNG of many pixels": (png_header(1_001, 1_000), "a.png", 413, "this server takes 1000000 at most"),
+    "a thin PNG that padding makes large": (png_header(30_000, 16), "a.png", 413, "900000000 pixels once it is padded"),
     "a text bomb in a PNG": (
         png_header(100, 100, (b"zTXt", b"a\0\0" + zlib.compress(bytes(80_000_000), 9))),
         "a.png",
@@ -105,6 +106,13 @@ CASES = {
         "header is damaged",
     ),
     "a DICOM bomb": (dicom(GREY, Rows=60_000, Columns=60_000), "a.dcm", 413, "3600000000 pixels"),
+    "a thin DICOM file": (dicom(GREY, Rows=2_000, Columns=16), "a.dcm", 413, "4000000 pixels once it is padded"),
+    "a DICOM file of high pixels": (
+        dicom(GREY, Rows=900, Columns=1_000, PixelAspectRatio=["10", "1"]),
+        "a.dcm",
+        413,
+        "9000000 pixels once its pixels are square",
+    ),
     "a DICOM file of many frames": (dicom(GREY, NumberOfFrames="99999999"), "a.dcm", 413, "pixels"),
     "a DICOM file of no frames": (dicom(GREY, NumberOfFrames="-3"), "a.dcm", 422, "NumberOfFrames is damaged"),
     "a deflated DICOM bomb": (

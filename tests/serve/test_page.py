@@ -304,9 +304,12 @@ def test_an_exported_model_with_a_token(browser: Any, guarded: Served) -> None:
     with own.page.expect_response(lambda answer: "/model" in answer.url):
         own.page.keyboard.press("Enter")
     assert not own.page.is_visible("#main")
+    own.page.wait_for_selector("#no-model", state="visible")
+    assert own.page.inner_text("#no-model") == "The token is wrong."
     own.page.fill("#token", TOKEN)
     own.page.keyboard.press("Enter")
     own.page.wait_for_selector("#main", state="visible")
+    assert not own.page.is_visible("#no-model")
     assert "No class-activation maps: an exported model has" in own.page.inner_text("#maps-missing")
     own.drop_and_wait(PNG)
     assert len(own.rows()) == 14

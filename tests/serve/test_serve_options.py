@@ -1,5 +1,7 @@
 """Options that make no sense are refused, and no server is open to others by accident."""
 
+import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,17 @@ def test_others_need_a_token(host: str, tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("MXA_TOKEN", TOKEN * 2)
     assert ServeOptions(host=host).token() == TOKEN * 2
     assert ServeOptions(host=host, token_file=str(tmp_path / "token")).token() == TOKEN
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes")
+def test_a_token_from_a_pipe_is_read_once_and_shown_nowhere(tmp_path: Path) -> None:
+    pipe = tmp_path / "token"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_text, args=(TOKEN,), daemon=True)
+    writer.start()
+    options = ServeOptions(host="0.0.0.0", token_file=str(pipe))
+    assert options.token() == options.token() == TOKEN
+    assert TOKEN not in repr(options)
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,11 @@ def _place(folder: Path, parts: tuple[str, ...], number: int) -> Found:
     if not parts or any(part in {"", ".", ".."} or set(part) & set("/\\:\0") for part in parts):
         return Found(named, f"record {number} of the {NAME} names no file on the medium; not opened")
     file, lower = folder.joinpath(*parts), folder.joinpath(*(part.lower() for part in parts))
-    file = lower if not file.exists() and lower.exists() else file
-    if not file.resolve().is_relative_to(folder.resolve()):
+    try:
+        file = lower if not file.exists() and lower.exists() else file
+        inside = file.resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError, ValueError) as error:  # such as a name that is too long, or links in a circle
+        return Found(named, f"record {number} of the {NAME} cannot be followed ({type(error).__name__}); not opened")
+    if not inside:
         return Found(named, f"record {number} of the {NAME} leads outside of its folder; not opened")
     return Found(str(file))

@@ -3,11 +3,12 @@
 import logging
 from dataclasses import dataclass
 from pathlib import Path
+from stat import S_ISDIR, S_ISREG
 
 import numpy as np
 import numpy.typing as npt
 
-from mxa.archive.tree import Found
+from mxa.archive.tree import Found, mode_of
 from mxa.data.dicom import MODALITIES, is_dicom
 from mxa.data.dicom_header import Header, open_header
 from mxa.deploy.sources import read_source
@@ -59,25 +60,36 @@ class Reader:
 
     def __call__(self, found: Found) -> Picture:
         """Read and resize one file."""
-        if found.problem:
-            return Picture(found.path, FAILED, found.problem)
-        path = Path(found.path)
+        try:
+            if problem := found.problem or _no_file(found.path):
+                return Picture(found.path, FAILED, problem)
+            return self._read(found.path)
+        except Exception as error:  # a file that nobody foresaw must not end a run over millions
+            log.exception("%s: an error that mxa does not know; please report it", found.path)
+            return Picture(found.path, FAILED, f"unknown error, please report it ({type(error).__name__}: {error})")
+
+    def _read(self, path: str) -> Picture:
         try:
             source = read_source(path, self.contract, views=self.views, force=self.force)
-            pixels = self.contract.resize(source.grey)
+            pixels = self.contract.resize(source.grey, name=str(Path(path)))
         except MxaError as error:
-            reason = str(error).removeprefix(f"{path}: ")
-            return _unread(found.path, reason, forcible=isinstance(error, NotTakenError))
-        except Exception as error:  # a file that nobody foresaw must not end a run over millions
-            log.exception("%s: an error that mxa does not know; please report it", path)
-            return Picture(found.path, FAILED, f"unknown error, please report it ({type(error).__name__}: {error})")
-        return Picture(found.path, OK, "", pixels, source.size, source.sop_instance_uid, source.notes)
+            reason = str(error).removeprefix(f"{Path(path)}: ")
+            return _unread(path, reason, forcible=isinstance(error, NotTakenError))
+        return Picture(path, OK, "", pixels, source.size, source.sop_instance_uid, source.notes)
+
+
+def _no_file(path: str) -> str:
+    """Why something is not opened; "" for a file, and for what is not there: reading it will say what is wrong."""
+    mode = mode_of(path)
+    if S_ISDIR(mode):
+        return "is a folder, not a file; give it as a source of its own"
+    if mode and not S_ISREG(mode):  # who opens a pipe waits for whoever writes into it
+        return "is no regular file (a pipe or a device); copy its content into one"
+    return ""
 
 
 def _unread(path: str, reason: str, *, forcible: bool) -> Picture:
     """Tell DICOM files of another kind from broken ones."""
-    if Path(path).is_dir():
-        return Picture(path, FAILED, "is a folder, not a file; give it as a source of its own")
     header = _header(path)
     if header is None:
         return Picture(path, FAILED, reason)

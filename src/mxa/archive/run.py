@@ -23,7 +23,7 @@ from mxa.archive.state import State, extended
 from mxa.archive.summary import Summary, left_out
 from mxa.archive.tree import Found, Tally
 from mxa.archive.writers import SUFFIXES, Writer, open_writer
-from mxa.data.dicom import VIEWS
+from mxa.data.dicom import VIEWS, check_views
 from mxa.errors import ConfigError, DataError
 from mxa.predictor import BATCH_SIZE, Predictor
 from mxa.version import __version__
@@ -66,8 +66,8 @@ class ArchiveOptions:
             raise ConfigError(f"batch_size is {self.batch_size}; give at least 1")
         if self.workers is not None and self.workers < 0:
             raise ConfigError(f"workers is {self.workers}; give 0 or more")
-        if self.views is not None and not (self.views and set(self.views) <= set(VIEWS)):
-            raise ConfigError(f"views is {', '.join(self.views) or 'empty'}; give some of {', '.join(VIEWS)}")
+        if self.views is not None:
+            check_views(self.views)
 
     def of(self, predictor: Predictor) -> "ArchiveOptions":
         """The same with what the model says where nothing is asked for."""
@@ -182,7 +182,14 @@ def _settings(predictor: Predictor, sources: Sources, options: ArchiveOptions) -
         "batch_size": options.batch_size,
         "sources": list(sources.paths),
         "list": sources.listed,
+        **_place(sources),
     }
+
+
+def _place(sources: Sources) -> dict[str, str]:
+    """The folder that relative paths start from, where there may be any: those of a list come one by one."""
+    relative = sources.listed or not all(Path(path).is_absolute() for path in sources.paths)
+    return {"working_directory": str(Path.cwd())} if relative else {}
 
 
 def _begin(out: Path, state_file: Path, settings: dict[str, Any], resume: bool) -> State:

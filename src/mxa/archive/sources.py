@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from stat import S_ISDIR, S_ISREG
 
 from mxa.archive.dicomdir import dicomdir_files, is_dicomdir
-from mxa.archive.tree import Found, Tally, Tree, absolute
+from mxa.archive.tree import Found, Tally, Tree, absolute, mode_of
 from mxa.data import dicom
 from mxa.data.dicom_header import INSTALL
 from mxa.errors import ConfigError
@@ -52,14 +53,16 @@ class Sources:
                 installed.
         """
         for path in self.paths:
-            if Path(path).exists():
+            if mode_of(path):
                 if _is_directory_file(path) and importlib.util.find_spec("pydicom") is None:
                     raise ConfigError(f"{path} needs pydicom; {INSTALL}")
             elif not glob.has_magic(path):
-                raise ConfigError(f"{path} does not exist; give files, folders or patterns that do")
-            elif not (tree := Tree.of_glob(path)).root.is_dir() or next(_pictures(tree, Tally()), None) is None:
+                raise ConfigError(
+                    f"{path} does not exist, or its folder cannot be read; give files, folders or patterns that exist"
+                )
+            elif not _matches_any(path):
                 raise ConfigError(f"{path} matches no picture; check the pattern, and that the shell did not change it")
-        if self.listed not in {"", STDIN} and not Path(self.listed).is_file():
+        if self.listed not in {"", STDIN} and not S_ISREG(mode_of(self.listed)):
             raise ConfigError(f"--list {self.listed}: no such file")
 
     def find(self, tally: Tally) -> Iterator[Found]:
@@ -88,14 +91,20 @@ class Sources:
 
 
 def _is_directory_file(path: str) -> bool:
-    return is_dicomdir(path) and Path(path).is_file()
+    return is_dicomdir(path) and S_ISREG(mode_of(path))
+
+
+def _matches_any(pattern: str) -> bool:
+    tree = Tree.of_glob(pattern)
+    return S_ISDIR(mode_of(tree.root)) and next(_pictures(tree, Tally()), None) is not None
 
 
 def _tree(path: str) -> Tree | None:
     """The folder or pattern that a path stands for; None for a file."""
-    if Path(path).is_dir():
+    mode = mode_of(path)
+    if S_ISDIR(mode):
         return Tree(Path(path))
-    return Tree.of_glob(path) if glob.has_magic(path) and not Path(path).exists() else None
+    return Tree.of_glob(path) if glob.has_magic(path) and not mode else None
 
 
 def _files_of(path: str, tally: Tally) -> Iterator[Found]:
@@ -107,7 +116,7 @@ def _files_of(path: str, tally: Tally) -> Iterator[Found]:
 
 @dataclass
 class _Before:
-    """What earlier sources gave. Of folders and patterns nothing is kept but themselves."""
+    """The files that earlier sources gave. Of folders and patterns nothing is kept but themselves."""
 
     files: set[str] = field(default_factory=set)
     trees: list[Tree] = field(default_factory=list)
@@ -117,13 +126,15 @@ class _Before:
         if tree is not None:
             self.trees.append(tree)
         else:
-            self.files.update(absolute(found.path) for found in _files_of(path, Tally()))
+            self.files.update(absolute(found.path) for found in _files_of(path, Tally()) if not found.problem)
 
     def gave(self, found: Found) -> bool:
         if found.problem or not (self.files or self.trees):
             return False
         if absolute(found.path) in self.files:
             return True
+        if not S_ISREG(mode_of(found.path)):  # such as a pipe, which folders leave out and which must not be opened
+            return False
         return any(tree.gives(found.path) for tree in self.trees) and not _kind(found.path)
 
 

@@ -131,6 +131,14 @@ class Tree:
         return self._everything(states) or (last in states and fnmatch(name, self.pattern[last]))
 
 
+def mode_of(path: str | Path) -> int:
+    """Kind and permissions, as :mod:`stat` tells them apart; 0 for what is not there or out of reach."""
+    try:
+        return Path(path).stat().st_mode
+    except (OSError, ValueError):  # such as a name that is too long, which Path.exists would raise
+        return 0
+
+
 def absolute(path: str | Path) -> str:
     """The path from the root, without dots; links are left as they are."""
     return os.path.normpath(Path(path).absolute())

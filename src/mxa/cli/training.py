@@ -6,8 +6,9 @@ from jsonargparse import ArgumentParser, Namespace
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from mxa.cli.shared import Command, advance, figures, from_namespace, is_first_process, quiet_lightning
+from mxa.cli.shared import Command, advance, figures, from_namespace, is_first_process
 from mxa.memory import keep_freed_memory
+from mxa.quiet import quiet_lightning
 from mxa.reproduce.config import ReproduceConfig
 from mxa.training.config import TrainConfig
 
@@ -16,7 +17,7 @@ def _train_parser() -> ArgumentParser:
     parser = ArgumentParser(
         allow_abbrev=False,
         description="Train one model. Every option can stand in a YAML file (--config) and be overridden behind it: "
-        "mxa train --config configs/mxa.yaml --data.root ROOT --optim.epochs 10",
+        "mxa train --config configs/mxa.yaml --data.root ROOT --optim.epochs 100",
     )
     parser.add_argument("--config", action="config", help="YAML file with any of the options below")
     parser.add_argument("--resume", action="store_true", help="go on with an interrupted run from its last checkpoint")
@@ -45,7 +46,7 @@ def _demo_parser() -> ArgumentParser:
     )
     parser.add_argument("--out", type=str, default="runs/demo", help="new folder for data, runs and report")
     parser.add_argument("--images", type=int, default=5600, help="phantom images over all splits")
-    parser.add_argument("--epochs", type=int, default=5, help="epochs of each model")
+    parser.add_argument("--epochs", type=int, default=5, help="epochs of each model, at least 3")
     parser.add_argument("--seed", type=int, default=0, help="of data and training")
     return parser
 
@@ -115,8 +116,8 @@ def _teacher_predict_parser() -> ArgumentParser:
     parser = ArgumentParser(
         allow_abbrev=False,
         description="Run kd.teacher once over the training and validation images and store its logits in kd.cache. "
-        "Takes the options of `mxa train`; data, preprocess, kd and workers count. The same options then train from "
-        "the cache. A killed run goes on when it is called again.",
+        "Takes the options of `mxa train`; data, pack, preprocess, kd and workers count. The same options then train "
+        "from the cache. A killed run goes on when it is called again.",
     )
     parser.add_argument("--config", action="config", help="YAML file with any of the options below")
     parser.add_class_arguments(TrainConfig)
@@ -140,7 +141,11 @@ def _prepare() -> None:
 
 COMMANDS = {
     "train": Command("train a model and save it with its validation figures", _train_parser, _train),
-    "demo": Command("phantom data, two models, a report: the whole way without any data", _demo_parser, _demo),
+    "demo": Command(
+        "phantom data, training without and with MXA and a teacher, a report: the whole way without any data",
+        _demo_parser,
+        _demo,
+    ),
     "reproduce": Command("the paper's experiments, one thing changed at a time", _reproduce_parser, _reproduce),
     "teacher convert": Command(
         "make a saved model of one of TorchXRayVision's DenseNet-121 classifiers", _convert_parser, _convert

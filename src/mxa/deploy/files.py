@@ -14,13 +14,14 @@ def check_out(out: Path, suffix: str) -> None:
     """Refuse a file that cannot be written.
 
     Raises:
-        ConfigError: another suffix, no folder, or a file of that name; for OpenVINO also one of its weights' name.
+        ConfigError: another suffix, no folder, or a file of that name or of the report's; for OpenVINO also one of its
+            weights' name.
     """
     if out.suffix != suffix:
         raise ConfigError(f"{out}: the file's name must end in {suffix}")
     if not out.parent.is_dir():
         raise ConfigError(f"{out} cannot be written: its folder does not exist; make it first")
-    for file in (out, out.with_suffix(".bin") if suffix == ".xml" else out):
+    for file in (out, Path(f"{out}.json"), *([out.with_suffix(".bin")] if suffix == ".xml" else ())):
         if file.exists():
             raise ConfigError(f"{file} is there already; choose another name or remove it")
 

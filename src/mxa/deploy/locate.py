@@ -19,7 +19,7 @@ RUNS_IN = {
 """By kind (a saved model's folder, or an exported file's suffix) the runtimes that run it, the preferred one first."""
 
 INSTALL = {"torch": "mxa[train]", "onnxruntime": "mxa[onnx]", "openvino": "mxa[openvino]"}
-_HUB_ID = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
+_HUB_ID = re.compile(r"(?P<repo>\w[\w.-]*/\w[\w.-]*)(@(?P<revision>[\w./-]+))?")
 
 
 @dataclass(frozen=True)
@@ -75,9 +75,11 @@ def _local(path: str | Path) -> Path:
     local = Path(path)
     if local.exists():
         return local
-    named = _HUB_ID.fullmatch(str(path))
+    named = None if local.suffix in RUNS_IN else _HUB_ID.fullmatch(str(path))
     if named is None:
         raise ArtifactError(f"{path} does not exist; give a saved model's folder, an exported file or a hub id")
+    if not installed("huggingface_hub"):
+        raise ArtifactError(f"{path} does not exist; if it is meant as a hub id, `pip install 'mxa[hub]'` first")
     return download(named["repo"], named["revision"])
 
 

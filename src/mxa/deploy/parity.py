@@ -3,7 +3,7 @@
 Shapes: N pictures, L findings, n MXA blocks.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -60,12 +60,12 @@ class Parity:
     @property
     def max_logit_difference(self) -> float:
         """Over all batch sizes."""
-        return max(batch.max_logit_difference for batch in self.batches)
+        return _largest(batch.max_logit_difference for batch in self.batches)
 
     @property
     def max_box_difference(self) -> float:
         """Over all batch sizes."""
-        return max(batch.max_box_difference for batch in self.batches)
+        return _largest(batch.max_box_difference for batch in self.batches)
 
     @property
     def decisions_differing(self) -> int:
@@ -88,6 +88,11 @@ class Parity:
             "decisions_differing": self.decisions_differing,
             "batches": [asdict(batch) for batch in self.batches],
         }
+
+
+def _largest(differences: Iterable[float]) -> float:
+    """NaN if one is, wherever it stands; Python's own ``max`` finds it in the first place only."""
+    return float(np.max(list(differences)))
 
 
 def compare(

@@ -128,13 +128,15 @@ def quantise_model(
     _check_data(calibration, table, metadata)
     ranges = read_pixels(calibration, metadata.preprocess)
     pixels = decode_all(table.files(), metadata.preprocess)[:, None]
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".mxa-export-") as scratch:
-        exact, small = Path(scratch, "float32.onnx"), Path(scratch, out.name)
+    with (
+        tempfile.TemporaryDirectory(dir=out.parent, prefix=".mxa-export-") as scratch,
+        tempfile.TemporaryDirectory(dir=out.parent, prefix=".mxa-float32-") as float32,
+    ):
+        exact, small = Path(float32, "float32.onnx"), Path(scratch, out.name)
         write_onnx(graph, metadata, exact)
         _quantise(exact, small, ranges)
         _store(small, replace(metadata, precision="int8"))
         report = _measure(OnnxRuntime(exact), OnnxRuntime(small), pixels, table, metadata, out, len(ranges), rounds)
-        exact.unlink()
         _store(small, replace(metadata, precision="int8", measured=report.measured()))
         about = {"file": out.name, "format": "onnx", "precision": "int8", "model_hash": metadata.model_hash}
         publish(Path(scratch), out, {**about, "sha256": digests(Path(scratch)), "measured": report.measured()})
@@ -196,7 +198,6 @@ def _quantise(exact: Path, small: Path, ranges: Pixels) -> None:
         weight_type=QuantType.QInt8,
         calibrate_method=CalibrationMethod.MinMax,
     )
-    ready.unlink()
 
 
 def _store(file: Path, metadata: Metadata) -> None:

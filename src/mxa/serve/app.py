@@ -24,6 +24,9 @@ from mxa.serve.service import Service
 from mxa.serve.upload import FIELD, FORM, RAW, read_upload
 from mxa.version import __version__
 
+_OTHER_REQUESTS = 128
+"""That are under way besides predictions, at most."""
+
 _FILE = {"type": "string", "format": "binary"}
 _UPLOAD = {
     "requestBody": {
@@ -88,6 +91,7 @@ def create_app(service: Service, model: ModelBody, gate: Gate, metrics: Metrics,
         Guard,
         routes=[route.path for route in app.routes if hasattr(route, "path")],
         metrics=metrics,
+        limit=options.queue + _OTHER_REQUESTS,
         loopback_only=options.token() is None,
         linger_bytes=options.max_bytes,
     )

@@ -45,14 +45,23 @@ class Guard:
         app: the application.
         routes: its paths; others are counted and logged as "other".
         metrics: are told of every request.
+        limit: requests that are under way at once; whoever comes on top is asked to come again.
         loopback_only: whether requests must call the server by a name of this machine.
         linger_bytes: how much of an upload is thrown away after it was refused.
     """
 
     def __init__(
-        self, app: ASGIApp, routes: Collection[str], metrics: Metrics, *, loopback_only: bool, linger_bytes: int
+        self,
+        app: ASGIApp,
+        routes: Collection[str],
+        metrics: Metrics,
+        *,
+        limit: int,
+        loopback_only: bool,
+        linger_bytes: int,
     ) -> None:
         self._app, self._routes, self._metrics = app, frozenset(routes), metrics
+        self._limit, self._under_way = limit, 0
         self._loopback_only, self._linger_bytes = loopback_only, linger_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -63,9 +72,12 @@ class Guard:
         headers = Headers(scope=scope)
         exchange = _Exchange(receive, send, headers, self._linger_bytes)
         began = time.perf_counter()
+        self._under_way += 1
         try:
             reason = self._objection(scope["method"], headers)
-            if reason:
+            if self._under_way > self._limit:
+                await exchange.answer(503, f"{self._limit} requests are under way; try again in a moment")
+            elif reason:
                 await exchange.answer(403, reason)
             else:
                 await self._app(scope, exchange.receive, exchange.send)
@@ -76,6 +88,7 @@ class Guard:
             if not exchange.status:
                 await exchange.answer(500, "the server made a mistake; its log says where")
         finally:
+            self._under_way -= 1
             self._note(scope, exchange.status or CLIENT_LEFT, time.perf_counter() - began)
 
     def _objection(self, method: str, headers: Mapping[str, str]) -> str:
@@ -129,6 +142,7 @@ class _Exchange:
         """Send a whole answer."""
         body = json.dumps({"detail": reason}).encode()
         head = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+        head += [(b"retry-after", b"1")] * (status == 503)
         await self.send({"type": "http.response.start", "status": status, "headers": head})
         await self.send({"type": "http.response.body", "body": body, "more_body": False})
 

@@ -1,7 +1,7 @@
 """What may be chosen of a server."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from PIL import Image
@@ -41,7 +41,7 @@ class ServeOptions:
     max_bytes: int = 64 * _MIB
     """Largest upload in bytes."""
     max_pixels: int = 50_000_000
-    """Largest picture in pixels; it is refused before it is decoded."""
+    """Largest picture in pixels, padding to a square included; it is refused before it is decoded."""
     upload_memory: int = 512 * _MIB
     """Bytes of uploads that are held at once; whoever comes on top is asked to come again."""
     queue: int = 64
@@ -56,6 +56,7 @@ class ServeOptions:
     """Pictures that the network scores at once, at most."""
     batch_seconds: float = 0.004
     """How long the first picture of a batch waits for others."""
+    _token: str | None = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         for name in _POSITIVE:
@@ -73,18 +74,18 @@ class ServeOptions:
             raise ConfigError(
                 f"upload_memory is {self.upload_memory}, less than one upload may have (max_bytes: {self.max_bytes})"
             )
-        if self.token() is None and not is_loopback(self.host):
+        object.__setattr__(self, "_token", self._read_token())  # once: a pipe gives it only once
+        if self._token is None and not is_loopback(self.host):
             raise ConfigError(
                 f"host is {self.host!r}, which other machines may reach: give --token_file FILE or set "
                 f"{TOKEN_VARIABLE}, or stay on 127.0.0.1"
             )
 
     def token(self) -> str | None:
-        """The token, or None where requests need none.
+        """The token, or None where requests need none."""
+        return self._token
 
-        Raises:
-            ConfigError: the file cannot be read, or the token is too short or has other than visible ASCII characters.
-        """
+    def _read_token(self) -> str | None:
         if self.token_file is not None:
             where = self.token_file
             try:

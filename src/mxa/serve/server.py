@@ -21,7 +21,6 @@ from mxa.serve.metrics import Metrics
 from mxa.serve.options import ServeOptions
 from mxa.serve.service import Service, find_blocks
 
-_IDLE_CONNECTIONS = 128  # besides those that upload
 _STOP_SECONDS = 10
 
 log = logging.getLogger(__name__)
@@ -61,7 +60,6 @@ def serve(
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,
-                limit_concurrency=options.queue + _IDLE_CONNECTIONS,
                 timeout_graceful_shutdown=_STOP_SECONDS,
             )
         )

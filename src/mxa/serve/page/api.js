@@ -2,11 +2,12 @@
 
 let token = "";
 
+export class NeedsToken extends Error {}
+
 export function useToken(text) {
+  if (!/^[!-~]*$/.test(text)) throw new NeedsToken("A token has visible ASCII characters only; copy it once more.");
   token = text;
 }
-
-export class NeedsToken extends Error {}
 
 async function ask(path, options = {}) {
   const headers = token ? { Authorization: `Bearer ${token}` } : {};
@@ -18,8 +19,8 @@ async function ask(path, options = {}) {
     throw new Error("The server does not answer; is it still running?");
   }
   if (answer.ok) return answer.json();
+  if (answer.status === 401) throw new NeedsToken(token ? "The token is wrong." : "The server needs its token.");
   const reason = await answer.json().then((body) => body.detail, () => `the server answers ${answer.status}`);
-  if (answer.status === 401) throw new NeedsToken(reason);
   throw new Error(reason.charAt(0).toUpperCase() + reason.slice(1));
 }
 

@@ -2,7 +2,7 @@ import { NeedsToken, fetchModel, predict, useToken } from "./api.js";
 import { renderCard } from "./card.js";
 import { element } from "./element.js";
 import { listFindings, summarise } from "./findings.js";
-import { STYLES, Viewer, boxesByStage } from "./viewer.js";
+import { STYLES, Viewer, boxesByStage, decode } from "./viewer.js";
 
 const VIEWS = ["frontal", "lateral", "oblique", "decubitus"];
 const at = (id) => document.getElementById(id);
@@ -12,13 +12,17 @@ let model, file, result, request;
 listen(); // at once: a file that is dropped early must not replace the page
 start();
 
-async function start() {
+async function start(token = "") {
+  at("no-model").hidden = true;
   try {
+    useToken(token);
     model = await fetchModel();
   } catch (error) {
-    at("token-form").hidden = !(error instanceof NeedsToken);
-    if (error instanceof NeedsToken) at("token").focus();
-    else document.querySelector("header").after(element("p", { className: "problem", role: "alert" }, error.message));
+    const needed = error instanceof NeedsToken;
+    at("no-model").textContent = error.message;
+    at("no-model").hidden = needed && !token; // nobody has done anything wrong yet
+    if (needed) at("token-form").hidden = false;
+    if (needed) at("token").focus();
     return;
   }
   at("token-form").hidden = true;
@@ -29,8 +33,7 @@ async function start() {
 
 at("token-form").addEventListener("submit", (event) => {
   event.preventDefault();
-  useToken(at("token").value.trim());
-  start();
+  start(at("token").value.trim());
 });
 
 function describeModel() {
@@ -92,7 +95,7 @@ function take(files) {
 // Ask once more about the file at hand, with what is chosen now.
 async function again() {
   if (!file || !model) return;
-  request?.abort();
+  forget();
   if (file.size > model.limits.bytes) return fail(`The file has ${file.size} bytes; this server takes ${model.limits.bytes} at most.`);
   if (!checked(at("views")).length) return fail("Choose at least one view that is accepted.");
   const own = (request = new AbortController());
@@ -100,14 +103,22 @@ async function again() {
   try {
     const found = await predict(file, choices(), own.signal);
     if (own !== request) return;
+    const picture = await decode(found.view);
+    if (own !== request) return;
     result = found;
-    await viewer.show(result, model.preprocess.fit);
+    viewer.show(picture, result, model.preprocess.fit);
     showResult();
   } catch (error) {
     if (own === request) fail(error.message);
   } finally {
     if (own === request) at("working").hidden = true;
   }
+}
+
+// Whatever is under way has nobody who waits for it any more.
+function forget() {
+  request?.abort();
+  request = null;
 }
 
 function choices() {
@@ -118,6 +129,7 @@ function choices() {
 
 // A result that does not belong to the file at hand must not stay.
 function fail(message) {
+  forget();
   at("problem").textContent = message;
   at("problem").hidden = false;
   at("working").hidden = true;

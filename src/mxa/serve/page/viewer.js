@@ -20,6 +20,13 @@ export function boxesByStage(regions) {
   return new Map([...last].map(([stage, { boxes }]) => [stage, boxes]));
 }
 
+export async function decode(url) {
+  const picture = new Image();
+  picture.src = url;
+  await picture.decode();
+  return picture;
+}
+
 export class Viewer {
   constructor(canvas) {
     this.canvas = canvas;
@@ -29,10 +36,8 @@ export class Viewer {
     new ResizeObserver(() => this.draw()).observe(canvas);
   }
 
-  async show(result, fit) {
-    const picture = new Image();
-    picture.src = result.view;
-    await picture.decode();
+  // picture: result.view, decoded.
+  show(picture, result, fit) {
     Object.assign(this, { picture, fit, size: result.size, boxes: boxesByStage(result.regions), map: null });
     this.draw();
   }
