@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from sklearn.metrics import roc_curve
@@ -15,7 +16,7 @@ from mxa.calibrate import calibrate
 from mxa.data.options import DataOptions, read
 from mxa.errors import ArtifactError, ConfigError, DataError
 from mxa.evaluation.tuning import Tuning
-from mxa.labels import CHEXPERT14
+from mxa.labels import CHEXPERT14, LabelPolicy
 from mxa.models.artifact import Architecture, Classifier, fingerprint, load, save
 from mxa.models.build import build_model
 from mxa.predict import predict_table
@@ -162,3 +163,20 @@ def test_what_predictions_are_to_use_is_stored_and_checked(model: Path, tiny_che
     assert (stored(model).operating_point, stored(model).calibration) == ("youden", "platt")
     calibrate(model, data, ["youden"])
     assert (stored(model).operating_point, stored(model).calibration) == ("", "")
+
+
+@pytest.mark.parametrize(("label", "policy"), [("0.0", "u-ones"), ("-1.0", "u-ignore")])
+def test_good_thresholds_are_not_replaced_by_none(
+    label: str, policy: str, model: Path, tiny_chexpert: Path, tmp_path: Path
+) -> None:
+    """Without any positive, and without any label."""
+    calibrate(model, DataOptions(root=str(tiny_chexpert)))
+    before = (model / "config.json").read_bytes()
+    root = shutil.copytree(tiny_chexpert, tmp_path / "data")
+    file = root / ROOT_NAME / "valid.csv"
+    frame = pd.read_csv(file, dtype=str)
+    frame[list(CHEXPERT14)] = label
+    frame.to_csv(file, index=False)
+    with pytest.raises(DataError, match=r"no threshold to choose"):
+        calibrate(model, DataOptions(root=str(root), policy=LabelPolicy(uncertain=policy)))
+    assert (model / "config.json").read_bytes() == before

@@ -1,6 +1,7 @@
 """Anybody's CSVs and saved models, scored: files in the layouts that people have, and what is wrong with them."""
 
 import json
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from sklearn.metrics import (
 )
 
 from conftest import ROOT_NAME, write_chexpert
-from mxa.data.options import DataOptions, read
+from mxa.data.options import CsvOptions, DataOptions, read
 from mxa.errors import ArtifactError, ConfigError, DataError
 from mxa.evaluate import Sources, evaluate
 from mxa.evaluation.assessment import Assessment, AssessOptions
@@ -97,7 +98,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def sources(files: Path, predictions: str = "predictions", labels: str = "labels", **more: object) -> Sources:
     paths = {k: files / f"{v}.csv" for k, v in more.items() if k in {"valid_predictions", "valid_labels", "against"}}
     named = {"predictions": files / f"{predictions}.csv", "labels": files / f"{labels}.csv", "data": DataOptions()}
-    return Sources(**{"model": None, "split": "valid", **named, **more, **paths})  # type: ignore[arg-type]
+    return Sources(**{"model": None, "split": None, **named, **more, **paths})  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -354,6 +355,44 @@ def test_unnamed_patients_are_told(files: Path, tmp_path: Path, quiet: dict[str,
     assert "whether some stand in both validation and scored cases is not known" in str(quiet["notes"])
 
 
+def test_the_command_can_be_run_again(
+    files: Path, tmp_path: Path, quiet: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["mxa", "evaluate", "--out", "my results", "--subgroups", "[sex, age]"])
+    evaluate(sources(files), FEW, tmp_path / "out")
+    assert shlex.split(quiet["provenance"]["command"]) == sys.argv  # type: ignore[index]
+
+
+def test_a_column_of_many_values_is_told(files: Path, tmp_path: Path, quiet: dict[str, object]) -> None:
+    """It neither groups nor stops the report, unless it is asked for."""
+    labels = pd.read_csv(files / "labels.csv")
+    labels["AP/PA"] = [f"view {k % 30}" for k in range(len(labels))]
+    labels.to_csv(tmp_path / "l.csv", index=False)
+    one = replace(sources(files), labels=tmp_path / "l.csv")
+    found = evaluate(one, FEW, tmp_path / "a")
+    assert {group.column for group in found.groups} == {"sex", "age", "view"}
+    assert "Not grouped by projection: it has 30 values, more than 20." in str(quiet["notes"])
+    evaluate(one, replace(FEW, subgroups=["sex"]), tmp_path / "b")
+    assert "Not grouped" not in str(quiet["notes"])
+    with pytest.raises(ConfigError, match=r"'projection' has 30 values, .*--subgroups"):
+        evaluate(one, replace(FEW, subgroups=["projection"]), tmp_path / "c")
+
+
+def test_odd_names_are_drawn(files: Path, tmp_path: Path) -> None:
+    """Matplotlib takes what stands between two dollars for mathematics."""
+    labels = pd.read_csv(files / "labels.csv")
+    labels["income"] = np.where(np.arange(len(labels)) % 2, "$10k_$20k", "$20k")
+    labels.to_csv(tmp_path / "l.csv", index=False)
+    reader = pd.read_csv(files / "reader.csv").assign(reader="$r_$x")
+    reader["Study"] = reader["Study"].astype(str)
+    reader.to_csv(tmp_path / "r.csv", index=False)
+    (tmp_path / "a$_$.csv").write_bytes((files / "rival.csv").read_bytes())
+    one = sources(files, aggregate="max", readers=[tmp_path / "r.csv"])
+    one = replace(one, labels=tmp_path / "l.csv", against=tmp_path / "a$_$.csv")
+    found = evaluate(one, replace(FEW, subgroups=["income"], min_count=1), tmp_path / "out")
+    assert {group.value for group in found.groups} == {"$10k_$20k", "$20k"}
+
+
 # --- what is refused
 
 
@@ -462,6 +501,19 @@ def test_what_chooses_is_not_scored(files: Path, tmp_path: Path) -> None:
             "a saved model has its own findings",
         ),
         ({"localisation": Path("marks")}, "--localisation goes with a saved model and --data"),
+        ({"split": "test"}, "--labels says what is true, so --split would do nothing; leave them out"),
+        (
+            {"split": "test", "data": DataOptions("x"), "valid_predictions": Path("v")},
+            "--labels says what is true, so --split would do nothing",
+        ),
+        (
+            {"data": DataOptions(dataset="nih", views=["frontal"], split_seed=1, valid_fraction=0.2)},
+            "so --dataset, --views, --valid_fraction, --split_seed would do nothing",
+        ),
+        (
+            {"data": DataOptions(projections=["AP"], csv=CsvOptions(file="l.csv"))},
+            r"so --projections, --csv\.file would do nothing",
+        ),
         (
             {"model": Path("m"), "predictions": None, "labels": None, "localisation": Path("marks")},
             "say what is true: --data",
@@ -487,7 +539,6 @@ def test_contradictions_are_refused(change: dict[str, object], message: str, fil
         ({}, replace(FEW, operating_point="youden"), r"no operating point 'youden' was chosen on validation data"),
         ({}, replace(FEW, subgroups=["ward"]), r"no column ward to group by; the labels have: sex, age"),
         ({}, replace(FEW, strata=["Fracture"]), r"no finding 'Fracture'"),
-        ({}, replace(FEW, at_specificity=1.5), r"at_specificity is 1\.5"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(
@@ -507,6 +558,36 @@ def test_results_and_files_are_not_overwritten(files: Path, tmp_path: Path) -> N
     with pytest.raises(ConfigError, match=r"inside cannot be made: Not a directory"):
         evaluate(sources(files), FEW, tmp_path / "metrics.json" / "inside")
     assert (tmp_path / "metrics.json").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["report.html", "tables", "tables.md", "tables.tex", "roc.png", "subgroups-gaps.png"])
+def test_no_file_is_overwritten(name: str, files: Path, tmp_path: Path) -> None:
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(ConfigError, match=rf"{name} exists; choose another --out or remove it"):
+        evaluate(sources(files), FEW, tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == [name]
+
+
+def test_other_files_may_lie_beside_the_results(files: Path, tmp_path: Path, quiet: dict[str, object]) -> None:
+    """A model's own predictions are not written where a CSV is scored."""
+    for name in ("predictions.csv", "localisation.json"):
+        (tmp_path / name).write_text("mine")
+    evaluate(sources(files), FEW, tmp_path)
+    assert (tmp_path / "predictions.csv").read_text() == "mine"
+
+
+def test_a_models_results_overwrite_no_predictions(
+    model: Path, tiny_chexpert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mxa.predict.predict_table", never)
+    one = of_model(model, tiny_chexpert, "test")
+    for name, wish in (("predictions.csv", {}), ("localisation.csv", {"localisation": tmp_path})):
+        out = tmp_path / name.partition(".")[0]
+        out.mkdir()
+        (out / name).write_text("mine")
+        with pytest.raises(ConfigError, match=rf"{name} exists; choose another --out"):
+            evaluate(replace(one, **wish), FEW, out)
+        assert (out / name).read_text() == "mine"
 
 
 def test_missing_files_are_named(files: Path, tmp_path: Path) -> None:
@@ -561,7 +642,7 @@ def test_a_models_predictions_can_be_scored_again(
             split="test",
             aggregate=aggregate,
         )
-        csv = replace(again, data=DataOptions(), labels=tiny_chexpert / ROOT_NAME / "test.csv")
+        csv = replace(again, data=DataOptions(), split=None, labels=tiny_chexpert / ROOT_NAME / "test.csv")
         for k, one in enumerate((again, csv)):
             found = evaluate(one, FEW, tmp_path / f"{aggregate}{k}")
             for name in CHEXPERT14:
@@ -585,12 +666,13 @@ def test_what_the_model_has_seen_is_told(
     assert "optimistic" not in str(quiet["notes"])
 
 
+def never(*arguments: object) -> None:
+    raise AssertionError("the model was asked")
+
+
 def test_a_wrong_wish_is_refused_before_anything_is_predicted(
     model: Path, tiny_chexpert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def never(*arguments: object) -> None:
-        raise AssertionError("the model was asked")
-
     monkeypatch.setattr("mxa.predict.predict_table", never)
     one = of_model(model, tiny_chexpert, "test")
     with pytest.raises(ConfigError, match=r"no operating point 'f1' was chosen"):
@@ -599,8 +681,40 @@ def test_a_wrong_wish_is_refused_before_anything_is_predicted(
     for wish in ({"against": gone}, {"readers": [gone]}):
         with pytest.raises(DataError, match=r"gone\.csv"):
             evaluate(replace(one, **wish), FEW, tmp_path / "out")
+    for options, message in (
+        (replace(FEW, strata=["Edma"]), r"no finding 'Edma'"),
+        (replace(FEW, subgroups=["scanner"]), r"no column scanner to group by; the labels have: sex, age"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            evaluate(one, options, tmp_path / "out")
     with pytest.raises(AssertionError, match="the model was asked"):
         evaluate(one, replace(FEW, operating_point="0.5"), tmp_path / "out")
+
+
+def test_files_that_do_not_fit_are_refused_before_anything_is_predicted(
+    model: Path, tiny_chexpert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mxa.predict.predict_table", never)
+    (foreign := tmp_path / "foreign.csv").write_text("path,Edema\nnope.jpg,1\n")
+    test = read(DataOptions(root=str(tiny_chexpert))).split("test").frame
+    (unlike := tmp_path / "unlike.csv").write_text(
+        "Path,Fracture 2\n" + "".join(f"{path},0.5\n" for path in test["path"])
+    )
+    (by_study := tmp_path / "study.csv").write_text(
+        "Study,Edema\n" + "".join(f"test/{study},1\n" for study in dict.fromkeys(test["study"]))
+    )
+    one = of_model(model, tiny_chexpert, "test")
+    for wish, error, message in (
+        ({"readers": [foreign]}, DataError, r"reader foreign .* have no image in common"),
+        ({"readers": [by_study]}, ConfigError, r"decided per study, but the cases are images"),
+        ({"against": foreign}, DataError, r"foreign\.csv .*no image in common"),
+        ({"against": unlike}, DataError, r"unlike\.csv: unknown columns 'Fracture 2'"),
+        ({"against": by_study}, DataError, r"efficientvit_m0 and study are not of the same cases"),
+    ):
+        with pytest.raises(error, match=message):
+            evaluate(replace(one, **wish), FEW, tmp_path / "out")
+    with pytest.raises(AssertionError, match="the model was asked"):
+        evaluate(replace(one, readers=[by_study], against=by_study, aggregate="max"), FEW, tmp_path / "out")
 
 
 def test_garbled_operating_points_are_the_models_fault(model: Path, tiny_chexpert: Path, tmp_path: Path) -> None:
@@ -622,3 +736,16 @@ def test_a_models_probabilities_are_those_of_its_logits(
     expected = predict_table(load(model), table)
     assert np.array_equal(found.cases.logit, expected.logit)
     assert np.array_equal(found.cases.target, table.target)
+
+
+def test_images_without_a_study_column_are_no_studies(files: Path, tmp_path: Path, quiet: dict[str, object]) -> None:
+    labels = pd.read_csv(files / "labels.csv")
+    labels["Path"] = [f"{k}.png" for k in range(len(labels))]
+    labels.to_csv(tmp_path / "l.csv", index=False)
+    labels[["Path"]].assign(Edema=0.5).to_csv(tmp_path / "p.csv", index=False)
+    columns = CsvOptions(file=str(tmp_path / "l.csv"), path="Path", only_split="valid")
+    data = DataOptions(root=str(tmp_path), dataset="csv", labels=FOUR, csv=columns)
+    one = replace(sources(tmp_path, "p"), labels=None, data=data, findings=FOUR, aggregate="max")
+    with pytest.raises(DataError, match=r"the study of \d+ images is unknown .*add a study column, or score by image"):
+        evaluate(one, FEW, tmp_path / "out")
+    evaluate(replace(one, aggregate=None), FEW, tmp_path / "out")

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mxa.data.options import DataOptions, read
-from mxa.errors import ConfigError
+from mxa.errors import ConfigError, DataError
 from mxa.evaluate import FOREIGN
 from mxa.evaluation.calibration import KINDS
 from mxa.evaluation.cases import cases_of
@@ -42,7 +42,8 @@ def calibrate(
     Raises:
         ConfigError: no rule is given, one is unknown, or what predictions are to use is not among them.
         ArtifactError: the model cannot be loaded.
-        DataError: the data set cannot be read, or has no validation split.
+        DataError: the data set cannot be read, has no validation split, or no finding of that has both positives and
+            negatives to choose a threshold by. The model keeps what it has then.
     """
     if not rules:
         raise ConfigError("no rules are given, which would leave the model without operating points; name one at least")
@@ -61,5 +62,10 @@ def calibrate(
     cases = cases_of(predict_table(classifier, part, workers), part)
     about = {"dataset": table.dataset, "split": "valid", "images": len(part), "fingerprint": part.fingerprint()}
     tuning = tune(cases, rules=rules, fitted_on=about).using(use_operating_point, use_calibration)
+    if all(point.reasons.keys() >= set(classifier.labels) for point in tuning.operating_points.values()):
+        raise DataError(
+            f"{table.root}: no finding has positives and negatives in the validation split, so there is no threshold "
+            f"to choose; {model} is left as it was"
+        )
     store_tuning(model, tuning.to_dict())
     return tuning

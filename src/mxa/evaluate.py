@@ -1,27 +1,30 @@
 """Scoring predictions, a saved model's or anybody's CSV, against a data set or a CSV of labels."""
 
 import logging
+import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mxa.data.options import DataOptions, read
+from mxa.data.options import CsvOptions, DataOptions, read
 from mxa.data.table import Table
-from mxa.errors import ArtifactError, ConfigError, DataError
-from mxa.evaluation.assessment import HALF, Assessment, AssessOptions, assess
-from mxa.evaluation.assessment_report import NUMBERS, write_assessment
+from mxa.errors import ConfigError, DataError
+from mxa.evaluation.assessment import HALF, Assessment, AssessOptions, assess, groups_and_strata
+from mxa.evaluation.assessment_report import WRITTEN, write_assessment
 from mxa.evaluation.casefiles import PLURAL, comparable
 from mxa.evaluation.cases import Cases, cases_of, join
+from mxa.evaluation.comparison import require_comparable
+from mxa.evaluation.localisation.page import WRITTEN as LOCALISATION_WRITTEN
 from mxa.evaluation.localisation.page import write_localisation
-from mxa.evaluation.notes import about_calibration, about_cases, about_comparison, about_labels
+from mxa.evaluation.notes import about_calibration, about_cases, about_comparison, about_groups, about_labels
 from mxa.evaluation.predictions import FilePredictions, Predictions, read_predictions
-from mxa.evaluation.readers import read_readers
+from mxa.evaluation.readers import Reader, read_readers, reader_points
 from mxa.evaluation.reference import Reference, read_reference, reference_of
-from mxa.evaluation.tuning import Tuning, tune
+from mxa.evaluation.tuning import Tuning, stored_tuning, tune
 from mxa.labels import LabelSet, label_set
 from mxa.version import __version__
 
@@ -35,6 +38,8 @@ FOREIGN = (
     "--policy."
 )
 
+PREDICTIONS = "predictions.csv"
+
 log = logging.getLogger(__name__)
 
 
@@ -47,7 +52,7 @@ class Sources:
         predictions: CSV of predictions.
         labels: CSV of labels; without it the labels are the data set's.
         data: the data set, and the policy for uncertain and blank labels.
-        split: of the data set.
+        split: of the data set; None is valid, and goes with ``labels``.
         valid_predictions: CSV of the same model's predictions of validation data, which choose operating points and
             calibrations; a saved model has its own.
         valid_labels: CSV of their labels; without it the data set's validation split.
@@ -63,7 +68,7 @@ class Sources:
     predictions: Path | None
     labels: Path | None
     data: DataOptions
-    split: str
+    split: str | None
     valid_predictions: Path | None = None
     valid_labels: Path | None = None
     against: Path | None = None
@@ -86,6 +91,8 @@ class Sources:
             raise ConfigError("say what is true: --data, or with --predictions also --labels")
         if self.labels is not None and self.data.root and not (self.valid_predictions and not self.valid_labels):
             raise ConfigError("--labels and --data both say what is true; give one of them")
+        if self.labels is not None and (unused := self._unused()):
+            raise ConfigError(f"--labels says what is true, so {', '.join(unused)} would do nothing; leave them out")
         if self.valid_labels and not self.valid_predictions:
             raise ConfigError("--valid_labels needs --valid_predictions, the predictions that they belong to")
         if self.model is not None and self.findings:
@@ -96,10 +103,30 @@ class Sources:
                 "looked"
             )
 
+    def _unused(self) -> list[str]:
+        """The options of a data set that were given where none is read, or not for what is scored."""
+        names = [] if self.split is None else ["--split"]
+        return names if self.data.root else names + _given(self.data)
+
+    @property
+    def scored_split(self) -> str:
+        """The split of the data set that is scored."""
+        return self.split or "valid"
+
     @property
     def label_set(self) -> LabelSet | None:
         """The findings that the files may have; None stands for CheXpert's and NIH's."""
         return label_set(self.findings) if self.findings else None
+
+
+def _given(data: DataOptions) -> list[str]:
+    """What differs from the defaults, as the command calls it, but what says how labels and findings are taken."""
+    plain, csv = DataOptions(), CsvOptions()
+    names = [one.name for one in fields(data) if getattr(data, one.name) != getattr(plain, one.name)]
+    inside = [one.name for one in fields(csv) if getattr(data.csv, one.name) != getattr(csv, one.name)]
+    return [f"--{name}" for name in names if name not in {"root", "labels", "policy", "csv"}] + [
+        f"--csv.{name}" for name in inside
+    ]
 
 
 def evaluate(sources: Sources, options: AssessOptions, out: Path, workers: int = 0) -> Assessment:
@@ -115,17 +142,18 @@ def evaluate(sources: Sources, options: AssessOptions, out: Path, workers: int =
         workers: loading processes of a model.
 
     Raises:
-        ConfigError: ``out`` holds results already, or options contradict each other.
+        ConfigError: ``out`` holds a file that would be written, or options contradict each other or do not fit the
+            cases.
         ArtifactError: the model cannot be loaded.
         DataError: files or the data set cannot be read, or do not fit each other.
     """
-    _refuse(out)
+    _refuse(out, sources)
     # A bad file is refused before a model has predicted for an hour.
     other = None if sources.against is None else read_predictions(sources.against, sources.label_set)
     readers = read_readers(sources.readers, sources.label_set)
-    scored = _read(sources, other) if sources.model is None else _predict(sources, options, workers)
+    scored = _read(sources, other) if sources.model is None else _predict(sources, options, workers, other, readers)
     notes = [*scored.notes, *about_labels(scored.reference, sources.data.policy), *about_cases(scored.cases)]
-    notes += about_calibration(scored.cases, scored.tuning)
+    notes += [*about_groups(scored.cases, options), *about_calibration(scored.cases, scored.tuning)]
     against = None
     if other is not None:
         against = _other_name(sources, scored.name), _beside(other, scored.reference, sources.aggregate)
@@ -133,7 +161,7 @@ def evaluate(sources: Sources, options: AssessOptions, out: Path, workers: int =
     found = assess(scored.cases, options, name=scored.name, tuning=scored.tuning, against=against, readers=readers)
     _make(out)
     if scored.predictions is not None:
-        scored.predictions.write_csv(out / "predictions.csv")
+        scored.predictions.write_csv(out / PREDICTIONS)
     provenance, where, sections = _provenance(sources, scored), scored.localised, []
     if where is not None:
         sections = [write_localisation(out, where.found, where.notes, provenance)]
@@ -143,11 +171,14 @@ def evaluate(sources: Sources, options: AssessOptions, out: Path, workers: int =
     return found
 
 
-def _refuse(out: Path) -> None:
+def _refuse(out: Path, sources: Sources) -> None:
     if out.exists() and not out.is_dir():
         raise ConfigError(f"{out} is a file; --out is the folder for the results")
-    if (out / NUMBERS).exists():
-        raise ConfigError(f"{out / NUMBERS} exists; choose another --out or remove it")
+    names = [*WRITTEN, *([] if sources.model is None else [PREDICTIONS])]
+    names += [] if sources.localisation is None else LOCALISATION_WRITTEN
+    for name in names:
+        if (out / name).exists():
+            raise ConfigError(f"{out / name} exists; choose another --out or remove it")
 
 
 def _make(out: Path) -> None:
@@ -171,31 +202,65 @@ class _Scored:
     localised: "Localised | None" = None
 
 
-def _predict(sources: Sources, options: AssessOptions, workers: int) -> _Scored:
+def _predict(
+    sources: Sources,
+    options: AssessOptions,
+    workers: int,
+    other: FilePredictions | None,
+    readers: Sequence[Reader],
+) -> _Scored:
     from mxa.models.artifact import fingerprint, load
     from mxa.predict import predict_table
 
     assert sources.model is not None
     classifier = load(sources.model)
-    try:
-        tuning = Tuning.from_dict(classifier.tuning, classifier.labels)
-    except ConfigError as error:
-        raise ArtifactError(f"{sources.model}: {error}; choose them anew with `mxa calibrate`") from error
+    tuning = stored_tuning(classifier.tuning, classifier.labels, sources.model)
     if options.operating_point not in ("", HALF):
         tuning.point(options.operating_point)
     table = _table(sources.data, classifier.labels)
-    part = table.split(sources.split)
+    part, name = table.split(sources.scored_split), classifier.architecture.name
     notes = _about_split(sources, classifier, tuning, table)
-    # Marks that do not fit are refused before the whole split is predicted.
+    # What does not fit, marks too, is refused before the whole split is predicted.
+    _rehearse(sources, options, part, readers, None if other is None else (name, other))
     localised = _localise(sources, classifier, table, options, workers)
     predictions = predict_table(classifier, part, workers)
-    cases = cases_of(predictions, part)
-    if sources.aggregate:
-        cases = cases.by_study(sources.aggregate)
+    cases = _folded(predictions, part, sources.aggregate)
     source = f"{sources.model} ({fingerprint(sources.model)[:16]})"
-    return _Scored(
-        classifier.architecture.name, cases, reference_of(part), tuning, notes, source, predictions, localised
+    return _Scored(name, cases, reference_of(part), tuning, notes, source, predictions, localised)
+
+
+def _folded(predictions: Predictions, part: Table, aggregate: str | None) -> Cases:
+    cases = cases_of(predictions, part)
+    return cases.by_study(aggregate) if aggregate else cases
+
+
+def _rehearse(
+    sources: Sources,
+    options: AssessOptions,
+    part: Table,
+    readers: Sequence[Reader],
+    compared: tuple[str, FilePredictions] | None,
+) -> None:
+    """Do all that can be refused, with probabilities that stand in for the model's.
+
+    Args:
+        sources: what is scored against what.
+        options: how.
+        part: the images that the model is to predict.
+        readers: of some of them.
+        compared: the model's name, and another one's predictions.
+    """
+    half = np.full((len(part), len(part.labels)), 0.5)
+    cases = _folded(
+        Predictions(tuple(part.frame["path"]), tuple(part.frame["patient"]), half, part.labels), part, sources.aggregate
     )
+    groups_and_strata(cases, options)
+    for reader in readers:
+        reader_points(reader, cases)
+    if compared is not None:
+        name, other = compared
+        beside = _beside(other, reference_of(part), sources.aggregate)
+        require_comparable(cases, beside, (name, _other_name(sources, name)))
 
 
 def _localise(
@@ -205,7 +270,7 @@ def _localise(
 
     if sources.localisation is None:
         return None
-    return localise(classifier, table, sources.split, sources.localisation, options, workers)
+    return localise(classifier, table, sources.scored_split, sources.localisation, options, workers)
 
 
 def _table(data: DataOptions, labels: LabelSet | None = None) -> Table:
@@ -218,9 +283,9 @@ def _about_split(sources: Sources, classifier: "Classifier", tuning: Tuning, tab
     from mxa.training.provenance import split_otherwise
 
     found = []
-    if sources.split == "train":
+    if sources.scored_split == "train":
         found.append("If the model was trained on this split, its figures say nothing of other patients.")
-    if sources.split == "valid":
+    if sources.scored_split == "valid":
         if split_otherwise(classifier.training, table):
             found.append(FOREIGN)
         if chosen := _chosen_on(classifier, tuning, table):
@@ -248,7 +313,7 @@ def _read(sources: Sources, other: FilePredictions | None) -> _Scored:
     if sources.labels is not None:
         reference = read_reference(sources.labels, sources.label_set, sources.data.policy)
     else:
-        reference = reference_of(_table(sources.data, sources.label_set).split(sources.split))
+        reference = reference_of(_table(sources.data, sources.label_set).split(sources.scored_split))
     predictions = read_predictions(sources.predictions, sources.label_set)
     if sources.aggregate and not any(one is not None and one.unit == "image" for one in (predictions, other)):
         raise ConfigError(f"{sources.predictions} is by study already; leave --aggregate out")
@@ -305,8 +370,9 @@ def _other_name(sources: Sources, name: str) -> str:
 
 
 def _provenance(sources: Sources, scored: _Scored) -> dict[str, str]:
-    truth = str(sources.labels) if sources.labels else f"{sources.data.dataset} at {sources.data.root}, {sources.split}"
-    policy, cases, fitted = sources.data.policy.hardened(), scored.cases, scored.tuning.fitted_on
+    data, split = sources.data, sources.scored_split
+    truth = str(sources.labels) if sources.labels else f"{data.dataset} at {data.root}, {split}"
+    policy, cases, fitted = data.policy.hardened(), scored.cases, scored.tuning.fitted_on
     folded = f"; {sources.aggregate} over the images of a study" if sources.aggregate else ""
     more = {
         "thresholds chosen on": ", ".join(f"{key}: {value}" for key, value in fitted.items()),
@@ -315,7 +381,7 @@ def _provenance(sources: Sources, scored: _Scored) -> dict[str, str]:
         "marks": "" if scored.localised is None else scored.localised.marks,
     }
     return {
-        "command": " ".join(sys.argv),
+        "command": shlex.join(sys.argv),
         "scored": scored.source,
         "labels": f"{truth}; uncertain: {policy.uncertain}, blank: {policy.blank}",
         "cases": f"{len(cases)} {PLURAL[cases.unit]} of {len(set(cases.patient))} patients{folded}",

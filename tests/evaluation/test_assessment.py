@@ -13,7 +13,7 @@ from mxa.evaluation import assessment
 from mxa.evaluation.assessment import HALF, POOLED, UNCALIBRATED, Assessment, AssessOptions, assess
 from mxa.evaluation.assessment_report import numbers
 from mxa.evaluation.bands import curve_bands
-from mxa.evaluation.bootstrap import Bootstrap, Draws
+from mxa.evaluation.bootstrap import ALL_AT_AN_END, ONE_PATIENT, Bootstrap, Draws
 from mxa.evaluation.calibration import KINDS, logit_of
 from mxa.evaluation.cases import Cases
 from mxa.evaluation.comparison import compare
@@ -327,8 +327,6 @@ def test_impossible_numbers_are_refused(option: dict[str, int]) -> None:
     [
         ({"subgroups": ["ward"]}, r"no column ward"),
         ({"strata": ["Oedema"]}, r"no finding 'Oedema'"),
-        ({"age_bands": [40.0, 20.0]}, r"age bands must ascend"),
-        ({"at_specificity": 90}, r"at_specificity is 90"),
     ],
 )
 def test_options_that_do_not_fit_the_cases_are_refused(unseen: Cases, option: dict, message: str) -> None:
@@ -361,3 +359,67 @@ def test_a_rate_of_0_or_1_has_the_exact_interval_with_a_trial_per_patient(unseen
 def test_too_few_replicates_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"replicates must be at least 20"):
         AssessOptions(replicates=19)
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"at_specificity": 95.0}, r"at_specificity is 95\.0; give a number in \[0, 1\]"),
+        ({"at_sensitivity": float("nan")}, r"at_sensitivity is nan"),
+        ({"age_bands": [50.0, 20.0]}, r"age bands must ascend, got \[50\.0, 20\.0\]; give lower ends in years"),
+        ({"age_bands": []}, r"age bands must ascend"),
+        ({"age_bands": [float("nan")]}, r"age bands must ascend, got \[nan\]"),
+        ({"age_bands": [0.0, float("inf")]}, r"age bands must ascend"),
+        ({"subgroups": ["sex", "age", "sex"]}, r"subgroups names sex twice; name each once"),
+        ({"strata": ["Edema", "Edema"]}, r"strata names Edema twice; name each once"),
+    ],
+)
+def test_wishes_that_cannot_work_are_refused_at_once(option: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        AssessOptions(**option)
+
+
+def test_cases_of_one_patient_have_no_interval(unseen: Cases) -> None:
+    """All figures stand without one, and say why; only a rate of 0 or 1 has the exact one of a single trial."""
+    found = assess(replace(unseen, patient=("one",) * len(unseen)), QUICK, name="m")
+    for one, key in (
+        (found.auroc, "auroc"),
+        (found.average_precision, "average_precision"),
+        (found.sensitivity, "sensitivity"),
+        (found.specificity, "specificity"),
+    ):
+        within = [name for name in unseen.labels if found.measures.findings[name][key].value not in (None, 0, 1)]
+        assert len(within) >= 3
+        assert {one.findings[name] for name in within} == {None}
+        assert one.reasons == dict.fromkeys(within, ONE_PATIENT)
+        assert (one.macro, one.macro_reason) == (None, ONE_PATIENT)
+    assert (found.auroc_micro, found.auroc_micro_reason) == (None, ONE_PATIENT)
+    assert set(found.bands.values()) == {None}
+    stored = json.loads(json.dumps(numbers(found), allow_nan=False))["intervals"]
+    assert stored["auroc"]["reasons"]["Edema"] == stored["auroc"]["macro_reason"] == ONE_PATIENT
+    assert stored["auroc_micro_reason"] == ONE_PATIENT
+
+
+def test_positives_of_one_patient_leave_a_sensitivity_without_interval(unseen: Cases) -> None:
+    kept = unseen.mask[:, 2]
+    ill = kept & (unseen.target[:, 2] == 1)
+    patient = tuple("one" if one else name for name, one in zip(unseen.patient, ill, strict=True))
+    found = assess(replace(unseen, patient=patient), QUICK, name="m")
+    assert 0 < found.measures.findings["Edema"]["sensitivity"].value < 1
+    assert (found.sensitivity.findings["Edema"], found.sensitivity.reasons["Edema"]) == (None, ONE_PATIENT)
+    assert found.specificity.findings["Edema"] is not None
+    assert found.sensitivity.macro is not None, "the other findings vary"
+
+
+def test_a_mean_of_rates_at_an_end_has_no_interval(unseen: Cases) -> None:
+    never = replace(unseen, probability=unseen.probability * 0.4, logit=None)
+    found = assess(never, QUICK, name="m")
+    assert found.measures.macro["sensitivity"].value == 0
+    for one in (found.sensitivity, found.specificity):
+        assert (one.macro, one.macro_reason) == (None, ALL_AT_AN_END)
+    assert found.sensitivity.findings["Edema"].high > 0
+    once = never.probability.copy()
+    once[np.flatnonzero(unseen.mask[:, 2] & (unseen.target[:, 2] == 1))[:9], 2] = 0.9
+    found = assess(replace(never, probability=once), QUICK, name="m")
+    assert found.sensitivity.macro is not None, "a finding's varies"
+    assert found.sensitivity.macro_reason is None

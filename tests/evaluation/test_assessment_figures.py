@@ -6,10 +6,12 @@ from dataclasses import replace
 import numpy as np
 from assessed import bare, everything
 from matplotlib.figure import Figure
-from simulated import FIVE
+from simulated import FIVE, simulate
 from sklearn.metrics import auc, roc_auc_score, roc_curve
 
+from mxa.evaluation.assessment import AssessOptions, assess
 from mxa.evaluation.assessment_figures import draw
+from mxa.evaluation.bootstrap import ONE_PATIENT
 
 
 def words(figure: Figure) -> list[str]:
@@ -92,3 +94,17 @@ def test_groups_name_their_size_and_their_gaps() -> None:
 def test_reliability_shows_every_calibration() -> None:
     shown = words(draw(everything())["reliability"])
     assert {"as given", "temperature", "platt", "isotonic"} <= set(shown)
+
+
+def test_figures_without_interval_say_why() -> None:
+    cases = simulate(80, 40)
+    cases = replace(cases, patient=("one",) * 80)
+    found = assess(cases, AssessOptions(replicates=20, min_count=1), name="m", against=("n", cases))
+    drawn = draw(found)
+    edema = f"{found.measures.findings['Edema']['auroc'].value:.3f} ({ONE_PATIENT})"
+    assert edema in words(drawn["auroc"])
+    assert f"{found.measures.macro['auroc'].value:.3f} ({ONE_PATIENT})" in words(drawn["auroc"])
+    assert f"{found.groups[0].macro.value:.3f} ({ONE_PATIENT})" in words(drawn["subgroups"])
+    assert ONE_PATIENT in words(drawn["subgroups-gaps"])
+    assert words(drawn["comparison"]).count(ONE_PATIENT) == 5, "four findings and their mean"
+    assert "Its interval" not in words(drawn["roc"])

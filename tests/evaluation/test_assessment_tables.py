@@ -7,11 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from assessed import bare, everything
-from simulated import FIVE
+from simulated import FIVE, simulate
 from sklearn.metrics import average_precision_score, f1_score, recall_score, roc_auc_score
 
 from mxa.evaluation import assessment_tables
+from mxa.evaluation.assessment import AssessOptions, assess
 from mxa.evaluation.assessment_tables import MACRO, MICRO, NONE, tables
+from mxa.evaluation.bootstrap import ALL_AT_AN_END, ONE_PATIENT
 from mxa.evaluation.comparison import Comparison
 from mxa.evaluation.tables import Table, to_csv
 
@@ -234,3 +236,35 @@ def test_readers_stand_beside_the_curve() -> None:
         rows(assessment_tables.readers(replace(found, readers=nobody)))["Edema"]["Sensitivity / specificity of each"]
         == "not read"
     )
+
+
+def test_a_figure_without_interval_stands_with_the_reason() -> None:
+    cases = simulate(80, 40)
+    cases = replace(cases, patient=("one",) * 80)
+    found = assess(cases, AssessOptions(replicates=20, min_count=1), name="m", against=("n", cases))
+    shown = rows(assessment_tables.results(found))
+    value = roc_auc_score(cases.target[cases.mask[:, 2], 2], cases.logit[cases.mask[:, 2], 2])
+    assert shown["Edema"]["AUROC"] == f"{value:.3f} ({ONE_PATIENT})"
+    for name in (MACRO, MICRO):
+        assert str(shown[name]["AUROC"]).endswith(f" ({ONE_PATIENT})")
+    compared = rows(assessment_tables.comparison(found.comparison))
+    assert (compared["Edema"]["Difference"], compared["Edema"]["p"]) == (ONE_PATIENT, NONE)
+    assert compared["Edema"]["Difference (DeLong)"] == "+0.000 (+0.000 to +0.000)"
+    assert (compared[MACRO]["Difference"], compared[MACRO]["p"]) == (ONE_PATIENT, NONE)
+    table = tables(found)["subgroups"]
+    first = dict(zip(table.header, table.rows[0], strict=True))
+    assert first["AUROC (mean)"] == f"{found.groups[0].macro.value:.3f} ({ONE_PATIENT})"
+    assert first["Gap of AUROC"] == NONE
+
+
+def test_a_mean_of_rates_at_an_end_says_so() -> None:
+    cases = simulate(80, 40, logits=False)
+    found = assess(replace(cases, probability=cases.probability * 0.4), AssessOptions(replicates=20), name="m")
+    table = assessment_tables.results(found)
+    assert rows(table)[MACRO]["Sensitivity"] == f"0.000 ({ALL_AT_AN_END})"
+    assert rows(table)[MACRO]["Specificity"] == f"1.000 ({ALL_AT_AN_END})"
+    assert "exact where a finding's rate is 0 or 1, which the mean's interval takes as it is" in table.caption
+    groups = tables(found)["subgroups"]
+    first = dict(zip(groups.header, groups.rows[0], strict=True))
+    assert str(first["False No Finding"]).startswith("0.000 (0.000 to 0.")
+    assert first["Gap of false No Finding"] == ALL_AT_AN_END

@@ -106,19 +106,27 @@ def test_perfect_scores_have_perfect_curves() -> None:
 
 
 def test_a_replicate_without_a_class_is_left_out() -> None:
-    """Two patients, one with the only positive: a drawing of one of them alone has one class."""
-    score, target = np.array([[0.9], [0.1]]), np.array([[1.0], [0.0]])
-    everything = np.ones((2, 1), dtype=bool)
-    (found,) = curve_bands(Draws(["a", "b"], replicates=40), score, target, everything)
+    """Three patients, one with the only positive: a drawing without that one has one class."""
+    score, target = np.array([[0.9], [0.1], [0.2]]), np.array([[1.0], [0.0], [0.0]])
+    everything = np.ones((3, 1), dtype=bool)
+    (found,) = curve_bands(Draws(list("abc"), replicates=40), score, target, everything)
     assert found is not None
     assert (found.roc == 1).all()
     assert (found.pr == 1).all()
     seed = next(
         seed
         for seed in range(100)
-        if all((counts.max() == 2).all() for _, counts in Draws(["a", "b"], replicates=1, seed=seed).chunks())
+        if all((counts[:, 0] == 0).all() for _, counts in Draws(list("abc"), replicates=1, seed=seed).chunks())
     )
-    assert curve_bands(Draws(["a", "b"], replicates=1, seed=seed), score, target, everything) == [None]
+    assert curve_bands(Draws(list("abc"), replicates=1, seed=seed), score, target, everything) == [None]
+
+
+@pytest.mark.parametrize("patient", ["aaaa", "aabb"])
+def test_where_there_is_nothing_to_resample_there_is_no_band(patient: str) -> None:
+    score, target = np.array([[0.3], [0.9], [0.1], [0.5]]), np.array([[1.0], [1.0], [0.0], [0.0]])
+    everything = np.ones((4, 1), dtype=bool)
+    assert curve_bands(Draws(list(patient), replicates=40), score, target, everything) == [None]
+    assert curve_bands(Draws(list("aabc"), replicates=40), score, target, everything) != [None]
 
 
 def test_a_finding_without_a_class_has_no_band() -> None:

@@ -8,7 +8,8 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from mxa.errors import DataError
 from mxa.evaluation import bootstrap
-from mxa.evaluation.bootstrap import Bootstrap, Draws, mean_over_runs
+from mxa.evaluation.bootstrap import ONE_PATIENT, UNDEFINED, Bootstrap, Draws, mean_over_runs
+from mxa.evaluation.intervals import exact_rate
 
 
 def bootstrap_auroc(
@@ -409,3 +410,78 @@ def test_the_mean_over_runs_is_taken_replicate_by_replicate() -> None:
     np.testing.assert_allclose(both.replicates, (ones[0].replicates + ones[1].replicates) / 2)
     np.testing.assert_allclose(both.jackknife, (ones[0].jackknife + ones[1].jackknife) / 2)
     assert mean_over_runs([ones[1], Bootstrap(ones[0].estimate, ones[0].replicates)]).jackknife is None
+
+
+def rankings(draws: Draws, score: np.ndarray, target: np.ndarray) -> list[Bootstrap]:
+    everything = np.ones(target.shape, dtype=bool)
+    return [figure(score, target, everything) for figure in (draws.auroc, draws.average_precision, draws.auroc_micro)]
+
+
+def test_cases_of_one_patient_leave_nothing_to_resample() -> None:
+    """Every replicate is the same, which says nothing of how sure the figure is."""
+    rng = np.random.default_rng(0)
+    score, target = rng.normal(size=(12, 1)), (np.arange(12) % 2)[:, None].astype(float)
+    draws = Draws(["one"] * 12 + ["other"], replicates=50)
+    score, target = np.vstack([score, [[9.0]]]), np.vstack([target, [[0.0]]])
+    own = np.arange(13)[:, None] < 12
+    for found in (
+        draws.auroc(score, target, own),
+        draws.average_precision(score, target, own),
+        draws.auroc_micro(score, target, own),
+        draws.rate(score > 0, own),
+    ):
+        assert 0 < found.estimate[0] < 1
+        assert found.interval() is found.p_value() is None
+        assert found.why_none() == ONE_PATIENT
+        for derived in (found.macro(), found.take([0]), found.minus(found), mean_over_runs([found, found])):
+            assert (derived.interval(), derived.why_none()) == (None, ONE_PATIENT)
+
+
+def test_a_ranking_that_cannot_vary_as_a_side_is_of_one_patient() -> None:
+    target = np.array([1, 1, 0, 0, 0, 0])[:, None].astype(float)
+    mixed, perfect = (
+        np.array([column]).T for column in ([0.2, 0.9, 0.1, 0.5, 0.3, 0.6], [0.8, 0.9, 0.1, 0.5, 0.3, 0.6])
+    )
+    each_one, one_side, many = (Draws(list(patients), replicates=60) for patients in ("aabbbb", "aabcde", "abcdef"))
+    for found in rankings(each_one, mixed, target):
+        assert (found.interval(), found.why_none()) == (None, ONE_PATIENT), "positives of one, negatives of another"
+    for found in rankings(one_side, mixed, target):
+        one = found.interval()
+        assert one is not None and one.low < one.high, "the negatives vary"
+    for found in rankings(one_side, perfect, target):
+        assert (found.interval(), found.why_none()) == (None, ONE_PATIENT)
+    for found in rankings(many, perfect, target):
+        one = found.interval()
+        assert one is not None and (one.low, one.high) == (1, 1), "of many patients; the documentation says so"
+        assert found.why_none() is None
+
+
+def test_what_is_fixed_is_taken_as_it_is_unless_all_is() -> None:
+    rng = np.random.default_rng(0)
+    patient = ["a"] * 6 + [f"p{k}" for k in range(14)]
+    hit = rng.random((20, 2)) < 0.5
+    counted = np.stack([np.arange(20) < 6, np.arange(20) >= 6], axis=1)
+    found = Draws(patient, replicates=60).rate(hit, counted)
+    assert [found.why_none(j) for j in range(2)] == [ONE_PATIENT, None]
+    mean = found.macro().interval()
+    assert mean is not None and mean.low < mean.high
+    assert found.take([0]).minus(found.take([1])).why_none() == ONE_PATIENT, "a gap needs both sides"
+    assert mean_over_runs([found.take([0]), found.take([1])]).why_none() is None
+
+
+def test_why_there_is_none() -> None:
+    nan = np.nan
+    one = Bootstrap(np.array([0.5, nan]), np.full((4, 2), nan))
+    assert [one.why_none(j) for j in range(2)] == [UNDEFINED, None]
+
+
+def test_a_share_of_all_or_none_has_its_exact_interval() -> None:
+    hit = np.array([[True, False, True], [True, False, False], [True, False, True], [True, True, True]])
+    counted = np.array([[True] * 3, [True] * 3, [True] * 3, [False] * 3])
+    draws = Draws(["a", "a", "b", "c"], replicates=50)
+    share = draws.rate(hit, counted)
+    assert draws.share_interval(share, counted, 0, 0.9) == exact_rate(2, 2, 0.9)
+    assert draws.share_interval(share, counted, 1, 0.9) == exact_rate(0, 2, 0.9)
+    assert draws.share_interval(share, counted, 2, 0.9) == share.interval(2, 0.9)
+    nobody = np.zeros((4, 1), dtype=bool)
+    assert draws.share_interval(draws.rate(nobody, nobody), nobody) is None

@@ -9,7 +9,7 @@ from simulated import FIVE, cases, simulate
 from sklearn.metrics import roc_auc_score
 
 from mxa.errors import DataError
-from mxa.evaluation.bootstrap import Bootstrap, Draws
+from mxa.evaluation.bootstrap import ONE_PATIENT, Bootstrap, Draws
 from mxa.evaluation.cases import Cases
 from mxa.evaluation.comparison import compare
 from mxa.evaluation.delong import delong_difference
@@ -204,3 +204,32 @@ def test_type_one_error_of_the_macro_difference_by_simulation() -> None:
         assert p is not None
         rejected += p < 0.05
     assert 0.03 <= rejected / runs <= 0.07
+
+
+def test_a_difference_without_estimated_variance_has_no_delong() -> None:
+    """One model is perfect, the other the reverse: DeLong's p-value would be exactly 0."""
+    target = np.tile([[1.0, 0.0], [0.0, 1.0]], (6, 1))
+    one = cases(target - 0.5, target, labels=TWO)
+    two = cases(np.stack([0.5 - target[:, 0], np.arange(12.0)], axis=1), target, labels=TWO)
+    found = compare(one, two, draws_of(one), NAMES)
+    first, second = found.findings["A"], found.findings["B"]
+    assert (first.first, first.second) == (1, 0)
+    assert first.delong is first.p_delong is None
+    assert first.reason == "DeLong's method has no estimated variance"
+    assert first.bootstrap is not None
+    assert second.p_delong[0] == second.p_delong[1] > 0, "corrected over one"
+    assert "delong" not in found.to_dict()["findings"]["A"]
+    assert found.to_dict()["findings"]["A"]["reason"] == first.reason
+
+
+def test_models_on_one_patient_are_not_compared_by_resampling() -> None:
+    one = simulate(80, 40)
+    one = replace(one, patient=("one",) * 80)
+    found = compare(one, rescored(one), draws_of(one), NAMES)
+    for name in FOUR:
+        figure = found.findings[name]
+        assert figure.bootstrap is figure.p_bootstrap is None
+        assert figure.reason == ONE_PATIENT
+        assert figure.delong is not None
+    assert found.macro is found.p_macro is None
+    assert found.macro_reason == found.to_dict()["macro_reason"] == ONE_PATIENT

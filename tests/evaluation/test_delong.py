@@ -58,6 +58,23 @@ def test_delong_of_equal_and_perfect_rankings() -> None:
 
 
 @pytest.mark.parametrize(
+    ("score", "other", "target"),
+    [
+        ([0.9, 0.8, 0.1, 0.2], [0.5] * 4, [1, 1, 0, 0]),
+        ([0.9, 0.8, 0.1, 0.2], [0.1, 0.2, 0.9, 0.8], [1, 1, 0, 0]),
+        # Both vary, and each positive and each negative loses the same: 0 but for rounding.
+        ([1.5, 2.5, 3.5, 1, 2, 3], [0.5, 1.5, 2.5, 1, 2, 3], [1, 1, 1, 0, 0, 0]),
+    ],
+)
+def test_a_difference_without_estimated_variance_has_no_test(
+    score: list[float], other: list[float], target: list[int]
+) -> None:
+    areas, _ = delong([score, other], target)
+    assert areas[0] > areas[1]
+    assert delong_difference(score, other, target) is None
+
+
+@pytest.mark.parametrize(
     ("call", "error", "message"),
     [
         (lambda: delong([[0.1, 0.2, 0.3]], [0, 1, 1]), DataError, "got 2 and 1"),

@@ -7,6 +7,7 @@ import pytest
 
 from conftest import ROOT_NAME
 from mxa.data.chexpert import read_chexpert
+from mxa.data.generic import read_csv
 from mxa.errors import ConfigError, DataError
 from mxa.evaluation.reference import Reference, read_reference, reference_of
 from mxa.labels import CHEXPERT14, LabelPolicy, LabelSet, label_set
@@ -140,6 +141,16 @@ def test_a_table_and_its_own_csv_say_the_same(tiny_chexpert: Path) -> None:
     assert ours.uncertain > 0
     assert ours.blank > 0
     assert ours.frame.to_dict("list") == theirs.frame.to_dict("list")
+
+
+def test_without_a_study_column_no_study_is_known(tmp_path: Path) -> None:
+    """The table takes each image's path for its study; an image is none, and cannot be folded to one."""
+    (tmp_path / "l.csv").write_text("path,study,Edema\na,s1,1\nb,,0\nc,s1,1\n")
+    for column, studies in ((None, ("", "", "")), ("study", ("s1", "", "s1"))):
+        table = read_csv(
+            tmp_path / "l.csv", tmp_path, labels=label_set(["Edema"]), path_column="path", study_column=column
+        )
+        assert reference_of(table).study == studies
 
 
 def test_construction_checks_what_must_fit_together(tmp_path: Path) -> None:

@@ -9,9 +9,10 @@ from simulated import FIVE, cases, copied_rows, simulate
 from sklearn.metrics import roc_auc_score
 
 from mxa.errors import ConfigError
-from mxa.evaluation.bootstrap import Bootstrap, Draws
+from mxa.evaluation.bootstrap import ALL_AT_AN_END, ONE_PATIENT, Bootstrap, Draws
 from mxa.evaluation.cases import Cases
-from mxa.evaluation.subgroups import Group, finding_groups, metadata_groups, score_groups
+from mxa.evaluation.intervals import exact_rate
+from mxa.evaluation.subgroups import Group, finding_groups, metadata_groups, score_groups, too_many_values
 from mxa.labels import LabelSet
 
 REPLICATES = 30
@@ -256,7 +257,7 @@ def test_what_is_grouped_by_default() -> None:
     assert metadata_groups(cases(np.zeros((2, 5)), np.zeros((2, 5)))) == []
 
 
-@pytest.mark.parametrize("bands", [[], [20, 10], [0, 20, 20]])
+@pytest.mark.parametrize("bands", [[], [20, 10], [0, 20, 20], [np.nan], [0, np.inf]])
 def test_bands_that_do_not_ascend_are_refused(bands: list[float]) -> None:
     with pytest.raises(ConfigError, match=r"age bands must ascend"):
         metadata_groups(simulate(5, 5), None, bands)
@@ -267,8 +268,27 @@ def test_columns_that_cannot_group_are_refused() -> None:
         metadata_groups(simulate(), ["sex", "ward", "x"])
     twenty = with_column("ward", [f"w{k % 20}" for k in range(300)])
     assert len(metadata_groups(twenty, ["ward"])) == 20
-    with pytest.raises(ConfigError, match=r"'ward' has 21 values, too many"):
+    with pytest.raises(ConfigError, match=r"'ward' has 21 values, too many .*leave it out of --subgroups"):
         metadata_groups(with_column("ward", [f"w{k % 21}" for k in range(300)]), ["ward"])
+
+
+def test_a_default_column_with_too_many_values_is_left_out() -> None:
+    """Somebody's projections may be free text; the other columns group all the same."""
+    many = with_column("projection", [f"p{k % 21}" for k in range(300)])
+    assert too_many_values(many) == {"projection": 21}
+    assert {group.column for group in metadata_groups(many)} == {"sex", "age"}
+    with pytest.raises(ConfigError, match=r"'projection' has 21 values, too many .*--subgroups"):
+        metadata_groups(many, ["projection"])
+    few = with_column("projection", [f"p{k % 20}" for k in range(300)])
+    assert too_many_values(few) == {}
+    assert {group.column for group in metadata_groups(few)} == {"sex", "age", "projection"}
+
+
+def test_a_stratum_of_too_many_findings_names_its_option() -> None:
+    rng = np.random.default_rng(0)
+    five = cases(rng.normal(size=(400, 5)), rng.integers(0, 2, (400, 5)))
+    with pytest.raises(ConfigError, match=r"has 32 values, too many .*leave it out of --strata"):
+        finding_groups(five, [" + ".join(FIVE)])
 
 
 def test_strata_are_the_cases_with_and_without_a_finding() -> None:
@@ -343,3 +363,48 @@ def test_results_are_plain_json() -> None:
     assert data["findings"]["Hernia"]["inside"] is None
     assert data["findings"]["Hernia"]["reason"].startswith("0 positives, ")
     assert data["underdiagnosis"]["gap"] == found.underdiagnosis.gap.to_dict()
+
+
+def test_a_group_of_one_patient_has_neither_interval_nor_gap() -> None:
+    one = simulate()
+    women = (one.frame["sex"] == "F").to_numpy()
+    one = replace(one, patient=tuple("her" if k else name for name, k in zip(one.patient, women, strict=True)))
+    draws = Draws(one.patient, replicates=60)
+    her, men = score_groups(one, metadata_groups(one, ["sex"]), draws, THRESHOLDS)
+    assert her.patients == 1
+    kept = women & one.mask[:, 2]
+    assert her.findings["Edema"].value == pytest.approx(roc_auc_score(one.target[kept, 2], one.logit[kept, 2]))
+    assert her.macro.value == pytest.approx(np.mean([her.findings[name].value for name in her.macro_over]))
+    assert her.underdiagnosis.value is not None
+    for hers, his in (
+        (her.findings["Edema"], men.findings["Edema"]),
+        (her.macro, men.macro),
+        (her.underdiagnosis, men.underdiagnosis),
+    ):
+        assert hers.inside is hers.gap is his.gap is None
+        assert hers.reason == ONE_PATIENT
+        assert his.inside.low < his.inside.high
+    assert men.findings["Edema"].reason == men.underdiagnosis.reason == f"others: {ONE_PATIENT}"
+    assert men.macro.reason == ONE_PATIENT
+    stored = json.loads(json.dumps(her.to_dict(), allow_nan=False))
+    assert stored["findings"]["Edema"]["inside"] is None
+    assert stored["findings"]["Edema"]["value"] == her.findings["Edema"].value
+
+
+def test_an_underdiagnosis_rate_of_0_or_1_has_the_exact_interval() -> None:
+    one = simulate(logits=False)
+    groups = metadata_groups(one, ["sex"])
+    draws = Draws(one.patient, replicates=40)
+    for probability, rate in ((0.1, 0), (0.9, 1)):
+        same = replace(one, probability=np.full_like(one.probability, probability))
+        for group, found in zip(groups, score_groups(same, groups, draws, THRESHOLDS, level=0.9), strict=True):
+            ill = group.rows & one.mask[:, 0] & (one.target[:, 0] == 0)
+            patients = len({name for name, kept in zip(one.patient, ill, strict=True) if kept})
+            assert found.underdiagnosis.inside == exact_rate(rate * patients, patients, 0.9)
+            assert (found.underdiagnosis.gap, found.underdiagnosis.reason) == (None, ALL_AT_AN_END)
+    half = one.probability.copy()
+    half[groups[0].rows] = 0.1
+    women, men = score_groups(replace(one, probability=half), groups, draws, THRESHOLDS)
+    assert women.underdiagnosis.inside.low == 0 < women.underdiagnosis.inside.high
+    assert women.underdiagnosis.gap is not None, "the men's rate varies"
+    assert women.underdiagnosis.reason is men.underdiagnosis.reason is None

@@ -3,17 +3,18 @@
 import copy
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from simulated import FIVE, cases, simulate
 from sklearn.metrics import log_loss
 
-from mxa.errors import ConfigError
+from mxa.errors import ArtifactError, ConfigError, DataError
 from mxa.evaluation import calibration
 from mxa.evaluation.cases import Cases
 from mxa.evaluation.metrics import sigmoid
-from mxa.evaluation.tuning import RULES, Tuning, tune
+from mxa.evaluation.tuning import RULES, Tuning, stored_tuning, tune
 from mxa.labels import LabelSet
 
 FOUR = FIVE.findings[:4]
@@ -212,3 +213,14 @@ def test_what_predictions_use_is_among_what_there_is(tuned: Tuning) -> None:
         tuned.using("nonsense")
     with pytest.raises(ConfigError, match="no calibration 'nonsense'"):
         Tuning.from_dict({**tuned.to_dict(), "calibration": "nonsense"}, FIVE)
+
+
+def test_nothing_annotated_chooses_nothing(valid: Cases) -> None:
+    with pytest.raises(DataError, match=r"nothing is annotated on the validation data.*--policy\.uncertain"):
+        tune(replace(valid, mask=np.zeros_like(valid.mask)))
+
+
+def test_what_a_model_holds_is_the_models_fault(tuned: Tuning) -> None:
+    assert stored_tuning(tuned.to_dict(), FIVE, Path("m")).operating_points == tuned.operating_points
+    with pytest.raises(ArtifactError, match=r"^m: the stored operating points .* are garbled .*`mxa calibrate`$"):
+        stored_tuning({"operating_points": {}}, FIVE, Path("m"))

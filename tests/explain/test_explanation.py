@@ -222,6 +222,17 @@ def test_several_files_keep_their_order_and_a_missing_one_is_named(tmp_path: Pat
         explain(model, [*files, tmp_path / "gone.png"])
 
 
+def test_a_picture_that_cannot_be_padded_is_named(tmp_path: Path) -> None:
+    Image.new("L", (16, 9500)).save(tmp_path / "long.png")
+    with pytest.raises(DataError, match=r"long\.png: 16 x 9500 pixels would be padded"):
+        explain(classifier("efficientvit_m0", fit="pad"), [tmp_path / "long.png"])
+
+
+def test_unknown_views_are_refused_before_the_first_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="views is top; give some of frontal"):
+        explain(classifier("efficientvit_m0"), [tmp_path / "gone.png"], views=["top"])
+
+
 def test_the_findings_to_show() -> None:
     one = explain_grey(classifier(), noise(100, 100))
     order = sorted(zip(one.probability, CHEXPERT14, strict=True), reverse=True)

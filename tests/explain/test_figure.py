@@ -1,5 +1,6 @@
 """The figure's pixels, boxes, maps and words are those of the explanation, and nothing overlaps."""
 
+import json
 import re
 from dataclasses import replace
 from itertools import combinations
@@ -17,7 +18,7 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 
 import dicom_files
-from mxa.errors import ConfigError, DataError
+from mxa.errors import ArtifactError, ConfigError, DataError
 from mxa.evaluation.thresholds import BELOW_ZERO, OperatingPoint
 from mxa.evaluation.tuning import Tuning
 from mxa.explain import figure as module
@@ -386,6 +387,14 @@ def test_wrong_options_are_explained(tmp_path: Path, picture: Path) -> None:
     with pytest.raises(DataError, match=r"cannot write .*gone.*check its folder"):
         write_explanations(model, [picture], tmp_path / "gone" / "out.png", count=1)
     assert not (tmp_path / "out.png").exists()
+
+
+def test_garbled_operating_points_are_the_models_fault(tmp_path: Path, picture: Path) -> None:
+    model = saved(tmp_path)
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(config | {"tuning": {"operating_points": {}}}))
+    with pytest.raises(ArtifactError, match=r"model: .*are garbled .*choose them anew with `mxa calibrate`"):
+        write_explanations(model, [picture], tmp_path / "out.png")
 
 
 def test_dicom_files_and_their_reservations(tmp_path: Path) -> None:

@@ -31,6 +31,12 @@ def picture(tmp_path: Path) -> Path:
     return file
 
 
+def test_a_picture_that_cannot_be_padded_is_named(tmp_path: Path) -> None:
+    Image.new("L", (16, 9500)).save(tmp_path / "long.png")
+    with pytest.raises(DataError, match=r"long\.png: 16 x 9500 pixels would be padded"):
+        find_regions(classifier(fit="pad"), [tmp_path / "long.png"])
+
+
 @pytest.mark.parametrize(("fit", "window"), [("squash", (0, 0, 200, 100)), ("crop", (50, 0, 150, 100))])
 def test_boxes_in_the_pictures_pixels(picture: Path, fit: str, window: tuple[int, int, int, int]) -> None:
     model = classifier(fit=fit)

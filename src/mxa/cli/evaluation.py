@@ -27,7 +27,11 @@ def _evaluate_parser() -> ArgumentParser:
     )
     parser.add_argument("--data", type=str, default="", help="the data set's folder")
     parser.add_argument(
-        "--split", type=str, default="valid", choices=["train", "valid", "test"], help="which part of it"
+        "--split",
+        type=str | None,
+        default=None,
+        choices=[None, "train", "valid", "test"],
+        help="which part of it is scored; valid unless told otherwise",
     )
     parser.add_argument(
         "--labels",

@@ -8,17 +8,25 @@ import numpy as np
 
 from mxa.errors import ConfigError
 from mxa.evaluation.bands import CurveBands, curve_bands
-from mxa.evaluation.bootstrap import REPLICATES, Bootstrap, Draws
+from mxa.evaluation.bootstrap import ALL_AT_AN_END, REPLICATES, Bootstrap, Draws
 from mxa.evaluation.calibration import logit_of
 from mxa.evaluation.cases import Cases
 from mxa.evaluation.comparison import Comparison, compare
 from mxa.evaluation.delong import delong_interval
-from mxa.evaluation.intervals import Interval, exact_rate
-from mxa.evaluation.measures import Measures, measure
+from mxa.evaluation.intervals import Interval
+from mxa.evaluation.measures import Measures, measure, require_rates
 from mxa.evaluation.metrics import BoolArray, Evaluation, FloatArray, evaluate, evaluate_probability
 from mxa.evaluation.readers import Reader, ReaderPoint, count_under, reader_points
 from mxa.evaluation.scores import Reliability, reliability
-from mxa.evaluation.subgroups import AGE_BANDS, GroupResult, finding_groups, metadata_groups, score_groups
+from mxa.evaluation.subgroups import (
+    AGE_BANDS,
+    Group,
+    GroupResult,
+    finding_groups,
+    metadata_groups,
+    require_bands,
+    score_groups,
+)
 from mxa.evaluation.tuning import Tuning
 from mxa.labels import SUPPORT_DEVICES
 
@@ -67,20 +75,36 @@ class AssessOptions:
                 f"replicates must be at least {FEWEST_REPLICATES}, min_count at least 1, seed 0 or more; got "
                 f"{self.replicates}, {self.min_count}, {self.seed}"
             )
+        require_rates(self.at_specificity, self.at_sensitivity)
+        require_bands(self.age_bands)
+        for option, names in (("subgroups", self.subgroups or []), ("strata", self.strata or [])):
+            if repeated := sorted({name for name in names if names.count(name) > 1}):
+                raise ConfigError(f"{option} names {', '.join(repeated)} twice; name each once")
 
 
 @dataclass(frozen=True, eq=False)
 class Intervals:
-    """Intervals of one figure: per finding, and of the mean over the findings that have one."""
+    """Intervals of one figure: per finding, and of the mean over the findings that have the figure.
+
+    Attributes:
+        findings: None where the figure is undefined, or ``reasons`` says why.
+        macro: likewise.
+        reasons: per finding why a figure that is defined has no interval.
+        macro_reason: why the mean has none.
+    """
 
     findings: Mapping[str, Interval | None]
     macro: Interval | None
+    reasons: Mapping[str, str]
+    macro_reason: str | None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
         return {
             "findings": {name: None if one is None else one.to_dict() for name, one in self.findings.items()},
             "macro": None if self.macro is None else self.macro.to_dict(),
+            "reasons": dict(self.reasons),
+            "macro_reason": self.macro_reason,
         }
 
 
@@ -100,6 +124,7 @@ class Assessment:
         auroc, average_precision, sensitivity, specificity: bootstrap intervals; of a sensitivity or specificity of
             exactly 0 or 1 the exact one.
         auroc_micro: bootstrap interval of the pooled labels' AUROC.
+        auroc_micro_reason: why that has none though it is defined.
         delong: DeLong's interval per finding; None where it is undefined.
         bands: of the ROC and precision-recall curves, per finding.
         calibrations: per calibration (and as given) its figures.
@@ -123,6 +148,7 @@ class Assessment:
     at_points: Mapping[str, Measures]
     auroc: Intervals
     auroc_micro: Interval | None
+    auroc_micro_reason: str | None
     average_precision: Intervals
     sensitivity: Intervals
     specificity: Intervals
@@ -171,8 +197,7 @@ def assess(
     evaluation = _evaluation(cases)
     point, thresholds, missing = _decide(options, tuning, cases)
     draws = Draws(cases.patient, replicates=options.replicates, seed=options.seed)
-    groups = metadata_groups(cases, options.subgroups, options.age_bands)
-    strata = finding_groups(cases, _strata(options, cases))
+    groups, strata = groups_and_strata(cases, options)
     positive, negative = mask & (target == 1) & ~np.isnan(thresholds), mask & (target == 0) & ~np.isnan(thresholds)
     with np.errstate(invalid="ignore"):
         called = cases.probability > thresholds
@@ -181,8 +206,12 @@ def assess(
 
     def intervals(bootstrap: Bootstrap, method: str = "bca") -> Intervals:
         found = [bootstrap.interval(j, options.level, method) for j in range(len(cases.labels))]
-        macro = bootstrap.macro().interval(0, options.level, method)
-        return Intervals(dict(zip(cases.labels, found, strict=True)), macro)
+        return _together(bootstrap, dict(zip(cases.labels, found, strict=True)), options.level, method)
+
+    def shares(hit: BoolArray, counted: BoolArray) -> Intervals:
+        rate = draws.rate(hit, counted)
+        found = {name: draws.share_interval(rate, counted, j, options.level) for j, name in enumerate(cases.labels)}
+        return _together(rate, found, options.level, "bca", rates=True)
 
     def measured(one: Cases, at: FloatArray, why: Mapping[str, str]) -> Measures:
         return measure(one, at, why, at_specificity=options.at_specificity, at_sensitivity=options.at_sensitivity)
@@ -190,7 +219,7 @@ def assess(
     def grouped(chosen: Sequence[Any]) -> list[GroupResult]:
         return score_groups(cases, chosen, draws, thresholds, minimum=options.min_count, level=options.level)
 
-    calibrated = _calibrated(cases, tuning)
+    calibrated, pooled = _calibrated(cases, tuning), draws.auroc_micro(rank, target, mask)
     return Assessment(
         name=name,
         cases=cases,
@@ -205,10 +234,11 @@ def assess(
             **{key: measured(cases, *_thresholds(tuning, key, cases)) for key in tuning.operating_points},
         },
         auroc=intervals(draws.auroc(rank, target, mask)),
-        auroc_micro=draws.auroc_micro(rank, target, mask).interval(0, options.level),
+        auroc_micro=pooled.interval(0, options.level),
+        auroc_micro_reason=pooled.why_none(),
         average_precision=intervals(draws.average_precision(rank, target, mask), "percentile"),
-        sensitivity=_with_exact_ends(intervals(draws.rate(called, positive)), cases, positive),
-        specificity=_with_exact_ends(intervals(draws.rate(~called, negative)), cases, negative),
+        sensitivity=shares(called, positive),
+        specificity=shares(~called, negative),
         delong=_delong(cases, options.level),
         bands=dict(zip(cases.labels, bands, strict=True)),
         calibrations={key: measured(one, np.full(len(cases.labels), 0.5), {}) for key, one in calibrated.items()},
@@ -222,16 +252,25 @@ def assess(
     )
 
 
-def _with_exact_ends(found: Intervals, cases: Cases, counted: BoolArray) -> Intervals:
-    """A rate of exactly 0 or 1 is so in every replicate: in their place its exact interval, one trial per patient."""
-    patient = np.asarray(cases.patient)
-    ends: dict[str, Interval | None] = {}
-    for j, (name, one) in enumerate(found.findings.items()):
-        ends[name] = one
-        if one is not None and one.estimate in (0, 1):
-            trials = len(np.unique(patient[counted[:, j]]))
-            ends[name] = exact_rate(round(one.estimate) * trials, trials, one.level)
-    return Intervals(ends, found.macro)
+def groups_and_strata(cases: Cases, options: AssessOptions) -> tuple[list[Group], list[Group]]:
+    """The subgroups and the hidden strata that the options ask for.
+
+    Raises:
+        ConfigError: the cases have no such column or finding, or one has too many values to group by.
+    """
+    return metadata_groups(cases, options.subgroups, options.age_bands), finding_groups(cases, _strata(options, cases))
+
+
+def _together(
+    found: Bootstrap, intervals: Mapping[str, Interval | None], level: float, method: str, *, rates: bool = False
+) -> Intervals:
+    """The findings' intervals with that of their mean, which has none where all of them are rates at an end."""
+    mean = found.macro()
+    reasons = {name: why for j, (name, one) in enumerate(intervals.items()) if not one and (why := found.why_none(j))}
+    reason = mean.why_none()
+    if rates and found.at_an_end[~np.isnan(found.estimate)].all() and not np.isnan(mean.estimate[0]):
+        reason = ALL_AT_AN_END
+    return Intervals(intervals, None if reason else mean.interval(0, level, method), reasons, reason)
 
 
 def _evaluation(cases: Cases) -> Evaluation:

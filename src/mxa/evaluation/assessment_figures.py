@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 
 from mxa.evaluation import figures
 from mxa.evaluation.assessment import POOLED, Assessment
+from mxa.evaluation.assessment_tables import group_words, words
 from mxa.evaluation.bands import GRID
 from mxa.evaluation.figures import Band, Curve, ForestRow
 from mxa.evaluation.intervals import Interval
@@ -81,15 +82,21 @@ def _legend(measure: Measure, interval: Interval | None) -> str:
 
 def _auroc(found: Assessment) -> Figure:
     """Forest of the findings, with the mean and the pooled labels above."""
+    areas, measured = found.auroc, found.measures
+    mean = Measure(measured.macro["auroc"].value)
     whole = [
-        ForestRow("Mean of the findings (macro)", found.auroc.macro, "" if found.auroc.macro else "undefined"),
-        ForestRow(f"{POOLED} (micro)", found.auroc_micro, "" if found.auroc_micro else "undefined"),
+        _row("Mean of the findings (macro)", areas.macro, mean, areas.macro_reason),
+        _row(f"{POOLED} (micro)", found.auroc_micro, measured.micro["auroc"], found.auroc_micro_reason),
     ]
     rows = [
-        ForestRow(name, interval, "" if interval else found.measures.findings[name]["auroc"].reason or "undefined")
-        for name, interval in found.auroc.findings.items()
+        _row(name, interval, measured.findings[name]["auroc"], areas.reasons.get(name))
+        for name, interval in areas.findings.items()
     ]
     return figures.forest_figure({"Overall": whole, "Findings": rows}, "Area under the ROC curve", 0.5)
+
+
+def _row(name: str, interval: Interval | None, measure: Measure, reason: str | None) -> ForestRow:
+    return ForestRow(name, interval, "" if interval else words(None, measure, reason))
 
 
 def _comparison(found: Assessment) -> Figure:
@@ -100,9 +107,8 @@ def _comparison(found: Assessment) -> Figure:
         p = difference.p_bootstrap
         note = f"p (Holm) {_p(p[1])}" if p else difference.reason or "undefined"
         rows.append(ForestRow(name, difference.bootstrap, note))
-    whole = ForestRow(
-        "Mean of the findings (macro)", one.macro, f"p {_p(one.p_macro)}" if one.p_macro is not None else "undefined"
-    )
+    note = f"p {_p(one.p_macro)}" if one.p_macro is not None else one.macro_reason or "undefined"
+    whole = ForestRow("Mean of the findings (macro)", one.macro, note)
     groups = {"Overall": [whole], "Findings": rows}
     return figures.forest_figure(groups, f"AUROC of {one.first} minus {one.second}", 0.0)
 
@@ -115,7 +121,7 @@ def _groups(groups: Sequence[GroupResult], xlabel: str, of: Callable[[GroupResul
     by_column: dict[str, list[ForestRow]] = {}
     for one in groups:
         figure = of(one)
-        note = "" if figure.inside else figure.reason or "undefined"
+        note = "" if figure.inside else group_words(figure)
         by_column.setdefault(one.column, []).append(ForestRow(f"{one.value} (n = {one.cases})", figure.inside, note))
     return figures.forest_figure(by_column, xlabel, 0.5)
 

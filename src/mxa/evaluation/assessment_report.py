@@ -28,6 +28,9 @@ CAPTIONS = {
     "strata-gaps": "Gap between the cases with and without a finding",
 }
 
+WRITTEN = (NUMBERS, PAGE, "tables", "tables.md", "tables.tex", *(f"{name}.png" for name in CAPTIONS))
+"""What :func:`write_assessment` may write."""
+
 
 def write_assessment(
     out: Path,
@@ -74,6 +77,7 @@ def numbers(found: Assessment) -> dict[str, Any]:
         "intervals": {
             "auroc": found.auroc.to_dict(),
             "auroc_micro": None if found.auroc_micro is None else found.auroc_micro.to_dict(),
+            "auroc_micro_reason": found.auroc_micro_reason,
             "average_precision": found.average_precision.to_dict(),
             "sensitivity": found.sensitivity.to_dict(),
             "specificity": found.specificity.to_dict(),

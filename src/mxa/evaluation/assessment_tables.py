@@ -66,21 +66,25 @@ def results(found: Assessment) -> Table:
     per = (found.auroc, found.average_precision, found.sensitivity, found.specificity)
     names = ("auroc", "average_precision", "sensitivity", "specificity")
     measured = found.measures
-    rows: list[tuple[Cell, ...]] = [(MACRO, *(_words(one.macro) for one in per), NONE, NONE, NONE)]
-    micro = (_words(found.auroc_micro), *(cell(measured.micro[name]) for name in names[1:]))
-    rows.append((MICRO, *micro, *_total(found)))
+    means = (
+        words(one.macro, Measure(measured.macro[name].value), one.macro_reason)
+        for one, name in zip(per, names, strict=True)
+    )
+    rows: list[tuple[Cell, ...]] = [(MACRO, *means, NONE, NONE, NONE)]
+    pooled = words(found.auroc_micro, measured.micro["auroc"], found.auroc_micro_reason)
+    rows.append((MICRO, pooled, *(cell(measured.micro[name]) for name in names[1:]), *_total(found)))
     for finding, one in found.evaluation.findings.items():
         cells = (
-            _words(each.findings[finding], measured.findings[finding][name])
+            words(each.findings[finding], measured.findings[finding][name], each.reasons.get(finding))
             for each, name in zip(per, names, strict=True)
         )
         rows.append((finding, *cells, one.positives, one.negatives, one.ignored))
     options, over = found.options, measured.macro["auroc"].over
     caption = (
         f"{found.name}. With {100 * options.level:g}% intervals over patients (bootstrap, {options.replicates} "
-        "replicates; BCa, average precision percentile; exact where a rate is 0 or 1). Operating point: "
-        f"{_point(found)}. The mean AUROC is over {len(over)} of {len(found.cases.labels)} findings; what is "
-        "undefined is never averaged in."
+        "replicates; BCa, average precision percentile; exact where a finding's rate is 0 or 1, which the mean's "
+        f"interval takes as it is). Operating point: {_point(found)}. The mean AUROC is over {len(over)} of "
+        f"{len(found.cases.labels)} findings; what is undefined is never averaged in."
     )
     if without := int(np.isnan(found.thresholds).sum()):
         caption += f" Pooled and mean sensitivity and specificity leave out the {without} findings without a threshold."
@@ -160,7 +164,17 @@ def comparison(found: Comparison) -> Table:
         "p (DeLong)",
         "p (DeLong, Holm)",
     )
-    macro = (MACRO, NONE, NONE, _signed(found.macro), _p(found.p_macro), NONE, NONE, NONE, NONE)
+    macro = (
+        MACRO,
+        NONE,
+        NONE,
+        _signed(found.macro, found.macro_reason or NONE),
+        _p(found.p_macro),
+        NONE,
+        NONE,
+        NONE,
+        NONE,
+    )
     rows: list[tuple[Cell, ...]] = [macro]
     for finding, one in found.findings.items():
         areas = (_optional(one.first), _optional(one.second))
@@ -251,20 +265,22 @@ def _signed(interval: Interval | None, missing: str = NONE) -> str:
     return missing if interval is None else interval.signed()
 
 
-def _words(interval: Interval | None, measure: Measure | None = None) -> str:
+def words(interval: Interval | None, measure: Measure, reason: str | None) -> str:
+    """A figure with its interval, or alone with the reason why that is missing, or why there is no figure."""
     if interval is not None:
         return str(interval)
-    if measure is not None and measure.value is not None:
-        return f"{measure.value:.3f} (no interval)"  # undefined in every replicate
-    return (measure.reason if measure is not None else None) or NONE
+    return measure.reason or NONE if measure.value is None else f"{measure.value:.3f} ({reason})"
+
+
+def group_words(figure: GroupFigure) -> str:
+    """A figure in a group, as :func:`words`."""
+    return words(figure.inside, Measure(figure.value, figure.reason), figure.reason)
 
 
 def _group(figure: GroupFigure) -> tuple[str, str]:
     """A figure and its gap; a reason stands once, where the first of them is missing."""
-    reason = figure.reason or NONE
-    if figure.inside is None:
-        return reason, NONE
-    return str(figure.inside), _signed(figure.gap, reason)
+    gap = NONE if figure.inside is None else _signed(figure.gap, figure.reason or NONE)
+    return group_words(figure), gap
 
 
 def _point(found: Assessment) -> str:

@@ -34,7 +34,10 @@ class CurveBands:
 def curve_bands(
     draws: Draws, score: npt.ArrayLike, target: npt.ArrayLike, mask: npt.ArrayLike, level: float = 0.95
 ) -> list[CurveBands | None]:
-    """The bands of every finding; None where the data or all replicates lack a class.
+    """The bands of every finding.
+
+    None where the data or all replicates lack a class, or where positives and negatives are of one patient each, so
+    that there is nothing to resample.
 
     A few hundred draws are enough for a picture.
 
@@ -46,7 +49,7 @@ def curve_bands(
 
 
 def _bands(column: Ranked, draws: Draws, level: float) -> CurveBands | None:
-    if column.truth.all() or not column.truth.any():
+    if min(column.patients) < 1 or max(column.patients) < 2:
         return None
     order = np.argsort(-column.score, kind="stable")
     last = np.flatnonzero(np.diff(-column.score[order], append=np.inf) != 0)  # where each run of equal scores ends

@@ -19,8 +19,8 @@ import numpy.typing as npt
 from scipy import stats
 
 from mxa.errors import DataError
-from mxa.evaluation.intervals import Interval, require_level
-from mxa.evaluation.metrics import FloatArray, require_finite
+from mxa.evaluation.intervals import Interval, exact_rate, require_level
+from mxa.evaluation.metrics import BoolArray, FloatArray, require_finite
 from mxa.evaluation.ranked import Ranked
 
 CHUNK = 64
@@ -28,6 +28,12 @@ CHUNK = 64
 WEIGHTS = 4_000_000
 """Weights that are held at once for each processor; fewer replicates go together where there are many images."""
 REPLICATES = 2000
+SPREAD = 1e-12
+"""Replicates that differ by less differ by rounding alone."""
+ONE_PATIENT, UNDEFINED = "one patient has no interval", "undefined in every replicate"
+"""Why a figure that is defined has no interval."""
+ALL_AT_AN_END = "every rate is 0 or 1: no interval"
+"""Why a mean of rates, or a difference of two, has none: it is the same in every replicate."""
 
 
 @dataclass(frozen=True)
@@ -39,31 +45,43 @@ class Bootstrap:
         replicates: (R, L), NaN where undefined.
         jackknife: (P, L) the figure without each patient, for BCa, NaN where undefined; or None where it is not known,
             and only percentile intervals can be had.
+        fixed: (L,) bool, where there is nothing to resample, as the cases that the figure depends on are of one
+            patient: it is the same in every replicate, which says nothing of how sure it is. None is nowhere.
     """
 
     estimate: FloatArray
     replicates: FloatArray
     jackknife: FloatArray | None = None
+    fixed: BoolArray | None = None
+
+    @property
+    def at_an_end(self) -> BoolArray:
+        """(L,) where the estimate is exactly 0 or 1: a rate is so in every replicate then."""
+        return np.isin(self.estimate, (0, 1))
 
     def macro(self) -> "Bootstrap":
         """The mean over the findings whose figure is defined on the data, as a single column.
 
-        A replicate's mean is over those of them that are defined in it; without any it is undefined.
+        A replicate's mean is over those of them that are defined in it; without any it is undefined. What is fixed is
+        taken as it is, unless all are.
         """
         used = ~np.isnan(self.estimate)
         jackknife = None if self.jackknife is None else _mean_of_defined(self.jackknife[:, used])[:, None]
         return Bootstrap(
-            _mean_of_defined(self.estimate[None, used]), _mean_of_defined(self.replicates[:, used])[:, None], jackknife
+            _mean_of_defined(self.estimate[None, used]),
+            _mean_of_defined(self.replicates[:, used])[:, None],
+            jackknife,
+            np.atleast_1d(self._where_fixed()[used].all()),
         )
 
     def take(self, columns: Sequence[int]) -> "Bootstrap":
         """Some of the findings."""
         picked = list(columns)
         jackknife = None if self.jackknife is None else self.jackknife[:, picked]
-        return Bootstrap(self.estimate[picked], self.replicates[:, picked], jackknife)
+        return Bootstrap(self.estimate[picked], self.replicates[:, picked], jackknife, self._where_fixed()[picked])
 
     def minus(self, other: "Bootstrap") -> "Bootstrap":
-        """The paired difference; both must come from the same :class:`Draws`.
+        """The paired difference; both must come from the same :class:`Draws`. It is fixed where either is.
 
         Raises:
             ValueError: the shapes differ, so that they cannot.
@@ -75,10 +93,11 @@ class Bootstrap:
             if self.jackknife.shape != other.jackknife.shape:
                 raise ValueError("only bootstraps of one figure from the same draws can be paired")
             jackknife = self.jackknife - other.jackknife
-        return Bootstrap(self.estimate - other.estimate, self.replicates - other.replicates, jackknife)
+        fixed = self._where_fixed() | other._where_fixed()
+        return Bootstrap(self.estimate - other.estimate, self.replicates - other.replicates, jackknife, fixed)
 
     def interval(self, column: int = 0, level: float = 0.95, method: str = "bca") -> Interval | None:
-        """The interval of one column, or None where its estimate is undefined.
+        """The interval of one column, or None where its estimate is undefined or :meth:`why_none` says why.
 
         Args:
             column: a finding.
@@ -95,7 +114,7 @@ class Bootstrap:
         estimate = float(self.estimate[column])
         drawn = self.replicates[:, column]
         defined = drawn[~np.isnan(drawn)]
-        if np.isnan(estimate) or not len(defined):
+        if np.isnan(estimate) or self.why_none(column):
             return None
         tails = np.array([(1 - level) / 2, (1 + level) / 2])
         if method == "bca":
@@ -103,26 +122,44 @@ class Bootstrap:
         low, high = np.quantile(defined, tails)
         return Interval(estimate, float(low), float(high), level, 1 - len(defined) / len(drawn))
 
+    def why_none(self, column: int = 0) -> str | None:
+        """Why a column whose estimate is defined has neither interval nor p-value: one patient, or no replicate.
+
+        None where it has them, or is undefined itself.
+        """
+        if np.isnan(self.estimate[column]):
+            return None
+        if self._where_fixed()[column]:
+            return ONE_PATIENT
+        return UNDEFINED if np.isnan(self.replicates[:, column]).all() else None
+
     def p_value(self, column: int = 0) -> float | None:
-        """Two-sided bootstrap p-value of "the column is 0", for a difference; None where it is undefined.
+        """Two-sided bootstrap p-value of "the column is 0", for a difference; None where there is no interval either.
 
         Twice the smaller share of the replicates on either side of 0, at least 2 / (R + 1).
         """
         drawn = self.replicates[:, column]
         defined = drawn[~np.isnan(drawn)]
-        if np.isnan(self.estimate[column]) or not len(defined):
+        if np.isnan(self.estimate[column]) or self.why_none(column):
             return None
         smaller = min(int((defined <= 0).sum()), int((defined >= 0).sum()))
         return min(1.0, 2 * (smaller + 1) / (len(defined) + 1))
 
+    def _where_fixed(self) -> BoolArray:
+        return np.zeros(self.estimate.shape, dtype=np.bool_) if self.fixed is None else self.fixed
+
 
 def mean_over_runs(runs: Sequence[Bootstrap]) -> Bootstrap:
-    """The mean of several runs' figures, replicate by replicate; all must come from the same :class:`Draws`."""
+    """The mean of several runs' figures, replicate by replicate; all must come from the same :class:`Draws`.
+
+    It is fixed where all are.
+    """
     jackknives = [run.jackknife for run in runs if run.jackknife is not None]
     return Bootstrap(
         np.mean([run.estimate for run in runs], axis=0),
         np.mean([run.replicates for run in runs], axis=0),
         np.mean(jackknives, axis=0) if len(jackknives) == len(runs) else None,
+        np.all([run._where_fixed() for run in runs], axis=0),
     )
 
 
@@ -176,18 +213,19 @@ class Draws:
         """
         columns = self.ranked(score, target, mask)
         jackknife = np.stack([column.auroc_without_each(self.patients) for column in columns], axis=1)
-        return Bootstrap(*self._replicate([column.auroc for column in columns]), jackknife)
+        return self._ranking(columns, [column.auroc for column in columns], jackknife)
 
     def auroc_micro(self, score: npt.ArrayLike, target: npt.ArrayLike, mask: npt.ArrayLike) -> Bootstrap:
         """AUROC of all findings' labels pooled, as a single column; arguments and errors as :meth:`auroc`."""
         parts = self.ranked(score, target, mask)
         pooled = Ranked(*(np.concatenate([getattr(p, name) for p in parts]) for name in ("score", "truth", "cluster")))
         jackknife = pooled.auroc_without_each(self.patients)[:, None]
-        return Bootstrap(*self._replicate([pooled.auroc], len(pooled.score)), jackknife)
+        return self._ranking([pooled], [pooled.auroc], jackknife, len(pooled.score))
 
     def average_precision(self, score: npt.ArrayLike, target: npt.ArrayLike, mask: npt.ArrayLike) -> Bootstrap:
         """Average precision per finding; arguments and errors as :meth:`auroc`. There is no jackknife."""
-        return Bootstrap(*self._replicate([column.average_precision for column in self.ranked(score, target, mask)]))
+        columns = self.ranked(score, target, mask)
+        return self._ranking(columns, [column.average_precision for column in columns])
 
     def rate(self, hit: npt.ArrayLike, counted: npt.ArrayLike) -> Bootstrap:
         """A mean over images per finding, such as sensitivity (hits among the positives) or Brier score.
@@ -210,7 +248,33 @@ class Draws:
             np.add.at(total, self.cluster, value)
         drawn = np.concatenate([np.stack([counts @ total for total in over]) for _, counts in self.chunks()], axis=1)
         whole = over.sum(axis=1)
-        return Bootstrap(_ratio(whole), _ratio(drawn), _ratio(whole[:, None] - over))
+        fixed = (over[1] > 0).sum(axis=0) < 2
+        return Bootstrap(_ratio(whole), _ratio(drawn), _ratio(whole[:, None] - over), fixed)
+
+    def share_interval(
+        self, share: Bootstrap, counted: BoolArray, column: int = 0, level: float = 0.95
+    ) -> Interval | None:
+        """The interval of a :meth:`rate` of yes and no.
+
+        A share of exactly 0 or 1 is so in every replicate: in their place it has its exact interval, one trial per
+        patient.
+
+        Args:
+            share: what :meth:`rate` gave.
+            counted: (N, L) bool, what it was given.
+            column: a finding.
+            level: coverage, in (0, 1).
+
+        Returns:
+            None where the share is undefined, or :meth:`Bootstrap.why_none` says why.
+
+        Raises:
+            ValueError: the level is impossible.
+        """
+        if not share.at_an_end[column]:
+            return share.interval(column, level)
+        trials = len(np.unique(self.cluster[counted[:, column]]))
+        return exact_rate(round(share.estimate[column]) * trials, trials, level)
 
     def ranked(self, score: npt.ArrayLike, target: npt.ArrayLike, mask: npt.ArrayLike) -> list[Ranked]:
         """The findings' counted images in the order of their scores; arguments and errors as :meth:`auroc`."""
@@ -226,6 +290,18 @@ class Draws:
         shapes = {array.shape for array in arrays}
         if len(shapes) > 1 or arrays[0].ndim != 2 or len(arrays[0]) != self.images:
             raise ValueError(f"arrays of {sorted(shapes)} do not fit {self.images} images and each other")
+
+    def _ranking(
+        self,
+        columns: Sequence[Ranked],
+        figures: Sequence[Callable[[FloatArray], FloatArray]],
+        jackknife: FloatArray | None = None,
+        elements: int | None = None,
+    ) -> Bootstrap:
+        """A figure of each ranking. Fixed are those that never vary because one of their sides is of one patient."""
+        estimate, drawn = self._replicate(figures, elements)
+        alone = np.array([min(column.patients) < 2 for column in columns])
+        return Bootstrap(estimate, drawn, jackknife, alone & _without_spread(drawn))
 
     def _replicate(
         self, figures: Sequence[Callable[[FloatArray], FloatArray]], elements: int | None = None
@@ -252,6 +328,13 @@ def _ratio(parts: FloatArray) -> FloatArray:
     """Numerator and denominator, stacked -> their quotient, NaN where there is nothing to divide by."""
     numerator, denominator = parts
     return np.divide(numerator, denominator, out=np.full(numerator.shape, np.nan), where=denominator > 0)
+
+
+def _without_spread(drawn: FloatArray) -> BoolArray:
+    """(R, L) -> (L,) whether the defined replicates of a column are all the same, up to rounding."""
+    undefined = np.isnan(drawn)
+    low, high = (np.where(undefined, end, drawn) for end in (np.inf, -np.inf))
+    return high.max(axis=0) - low.min(axis=0) < SPREAD
 
 
 def _mean_of_defined(values: FloatArray) -> FloatArray:

@@ -13,7 +13,7 @@ import numpy as np
 from mxa.errors import DataError
 from mxa.evaluation.bootstrap import Draws
 from mxa.evaluation.cases import Cases
-from mxa.evaluation.delong import delong_difference
+from mxa.evaluation.delong import NO_VARIANCE, delong_difference
 from mxa.evaluation.intervals import Interval, holm
 from mxa.evaluation.metrics import FloatArray
 from mxa.evaluation.scores import missing_class
@@ -65,6 +65,7 @@ class Comparison:
         p_macro: its two-sided bootstrap p-value; one comparison, so not corrected.
         macro_over: the findings averaged.
         clustered: whether some patient has several cases, so that DeLong's intervals are too narrow.
+        macro_reason: why the mean's difference has no interval though it is defined.
     """
 
     first: str
@@ -74,6 +75,7 @@ class Comparison:
     p_macro: float | None
     macro_over: tuple[str, ...]
     clustered: bool
+    macro_reason: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
@@ -84,6 +86,7 @@ class Comparison:
             "first": self.first,
             "second": self.second,
             "macro": macro,
+            "macro_reason": self.macro_reason,
             "findings": {name: one.to_dict() for name, one in self.findings.items()},
             "several_cases_per_patient": self.clustered,
         }
@@ -98,6 +101,43 @@ def compare(first: Cases, second: Cases, draws: Draws, names: tuple[str, str], l
         draws: of the cases' patients.
         names: of the two models.
         level: of the intervals.
+
+    Raises:
+        DataError: the cases, their truth, or all their findings differ.
+    """
+    shared = require_comparable(first, second, names)
+    one, two = ([case.labels.index(name) for name in shared] for case in (first, second))
+    target, mask = first.target[:, one], first.mask[:, one]
+    scores = first.scores()[:, one], second.scores()[:, two]
+    areas = [draws.auroc(score, target, mask) for score in scores]
+    difference = areas[0].minus(areas[1])
+    delongs = [_delong(scores, target, mask, j, level) for j in range(len(shared))]
+    p_boot = [difference.p_value(j) for j in range(len(shared))]
+    p_delong = [None if found is None else found[1] for found in delongs]
+    corrected = holm(p_boot), holm(p_delong)
+    findings = {
+        name: Difference(
+            _number(areas[0].estimate[j]),
+            _number(areas[1].estimate[j]),
+            difference.interval(j, level),
+            _pair(p_boot[j], corrected[0][j]),
+            None if (found := delongs[j]) is None else found[0],
+            _pair(p_delong[j], corrected[1][j]),
+            _reason(target[mask[:, j], j], difference.why_none(j), delongs[j]),
+        )
+        for j, name in enumerate(shared)
+    }
+    macro = areas[0].macro().minus(areas[1].macro())
+    over = tuple(name for name, value in zip(shared, difference.estimate, strict=True) if not np.isnan(value))
+    clustered = draws.patients < draws.images
+    return Comparison(*names, findings, macro.interval(level=level), macro.p_value(), over, clustered, macro.why_none())
+
+
+def require_comparable(first: Cases, second: Cases, names: tuple[str, str]) -> list[str]:
+    """Check that two models can be compared; arguments as :func:`compare`.
+
+    Returns:
+        The findings that both score.
 
     Raises:
         DataError: the cases, their truth, or all their findings differ.
@@ -118,29 +158,7 @@ def compare(first: Cases, second: Cases, draws: Draws, names: tuple[str, str], l
             f"{names[0]} and {names[1]} were read with different labels: {len(unlike)} differ, the first is "
             f"{shared[column]} of {first.key[row]}; read both with the same labels"
         )
-    scores = first.scores()[:, one], second.scores()[:, two]
-    areas = [draws.auroc(score, target, mask) for score in scores]
-    difference = areas[0].minus(areas[1])
-    delongs = [_delong(scores, target, mask, j, level) for j in range(len(shared))]
-    p_boot = [difference.p_value(j) for j in range(len(shared))]
-    p_delong = [None if found is None else found[1] for found in delongs]
-    corrected = holm(p_boot), holm(p_delong)
-    findings = {
-        name: Difference(
-            _number(areas[0].estimate[j]),
-            _number(areas[1].estimate[j]),
-            difference.interval(j, level),
-            _pair(p_boot[j], corrected[0][j]),
-            None if (found := delongs[j]) is None else found[0],
-            _pair(p_delong[j], corrected[1][j]),
-            _reason(target[mask[:, j], j]),
-        )
-        for j, name in enumerate(shared)
-    }
-    macro = areas[0].macro().minus(areas[1].macro())
-    over = tuple(name for name, value in zip(shared, difference.estimate, strict=True) if not np.isnan(value))
-    clustered = draws.patients < draws.images
-    return Comparison(*names, findings, macro.interval(level=level), macro.p_value(), over, clustered)
+    return shared
 
 
 def _unlike(first: Cases, second: Cases) -> str:
@@ -165,9 +183,19 @@ def _delong(
     return delong_difference(scores[0][kept, j], scores[1][kept, j], truth, level)
 
 
-def _reason(truth: FloatArray) -> str | None:
+def _reason(truth: FloatArray, bootstrap: str | None, delong: tuple[Interval, float] | None) -> str | None:
+    """Why a part of a finding's difference is missing.
+
+    Args:
+        truth: (n,) of the counted cases.
+        bootstrap: why the bootstrap has no interval.
+        delong: DeLong's interval and p-value, if there are any.
+    """
+    if missing := missing_class(truth):
+        return missing
     few = min((truth == 1).sum(), (truth == 0).sum()) < 2
-    return missing_class(truth) or ("DeLong's method needs two positives and two negatives" if few else None)
+    lacking = "needs two positives and two negatives" if few else f"has {NO_VARIANCE}"
+    return "; ".join(filter(None, (bootstrap, None if delong else f"DeLong's method {lacking}"))) or None
 
 
 def _pair(p: float | None, corrected: float | None) -> tuple[float, float] | None:

@@ -14,6 +14,11 @@ from mxa.evaluation.intervals import Interval, require_level
 from mxa.evaluation.metrics import FloatArray, require_finite
 from mxa.evaluation.ranked import placements
 
+NO_VARIANCE = "no estimated variance"
+"""Why there is no test: each of two models ranks (or differs from the other) in one and the same way everywhere."""
+_ROUNDING = 1e-14
+"""A difference's variance below this share of the two models' own is 0 but for rounding."""
+
 
 def delong(scores: npt.ArrayLike, target: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
     """AUROCs of K models on the same independent images, and their covariance.
@@ -66,8 +71,11 @@ def delong_interval(score: npt.ArrayLike, target: npt.ArrayLike, level: float = 
 
 def delong_difference(
     score: npt.ArrayLike, other: npt.ArrayLike, target: npt.ArrayLike, level: float = 0.95
-) -> tuple[Interval, float]:
+) -> tuple[Interval, float] | None:
     """The difference of two models' AUROC on the same images (first minus second), and its two-sided p-value.
+
+    Returns:
+        None where the models differ and the difference has :data:`NO_VARIANCE`, which leaves nothing to test with.
 
     Raises:
         ValueError, DataError: see :func:`delong`; the level is not in (0, 1).
@@ -75,8 +83,12 @@ def delong_difference(
     require_level(level)
     area, covariance = delong(np.stack([np.asarray(score), np.asarray(other)]), target)
     difference = float(area[0] - area[1])
-    error = float(np.sqrt(max(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1], 0.0)))
+    own = covariance[0, 0] + covariance[1, 1]
+    variance = own - 2 * covariance[0, 1]
+    if variance <= _ROUNDING * own:
+        # Two models that rank alike differ by exactly nothing.
+        return None if difference else (Interval(0.0, 0.0, 0.0, level), 1.0)
+    error = float(np.sqrt(variance))
     reach = float(stats.norm.ppf((1 + level) / 2)) * error
-    # Two models that rank alike differ by exactly nothing.
-    p = 1.0 if error == 0 and difference == 0 else float(2 * stats.norm.sf(abs(difference) / error)) if error else 0.0
+    p = float(2 * stats.norm.sf(abs(difference) / error))
     return Interval(difference, difference - reach, difference + reach, level), p

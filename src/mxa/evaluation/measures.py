@@ -112,9 +112,7 @@ def measure(
     """
     if thresholds.shape != (len(cases.labels),):
         raise ValueError(f"{len(cases.labels)} findings need as many thresholds, got {thresholds.shape}")
-    for what, rate in (("at_specificity", at_specificity), ("at_sensitivity", at_sensitivity)):
-        if not 0 <= rate <= 1:
-            raise ConfigError(f"{what} is {rate}; give a number in [0, 1], such as 0.9")
+    require_rates(at_specificity, at_sensitivity)
     figures = _ALWAYS if cases.decisions_only else _ALWAYS | _at_fixed_rates(at_specificity, at_sensitivity)
     parts = _elements(cases, thresholds, missing or {})
     findings = {name: _row(part, figures) for name, part in zip(cases.labels, parts, strict=True)}
@@ -123,6 +121,17 @@ def measure(
     micro = _row(pooled, figures) | _threshold_row(_pool(with_threshold) if with_threshold else pooled)
     names = (*figures, *AT_THRESHOLD)
     return Measures(names, findings, micro, {name: _macro(findings, name) for name in names})
+
+
+def require_rates(at_specificity: float, at_sensitivity: float) -> None:
+    """Check the fixed rates of :func:`measure`.
+
+    Raises:
+        ConfigError: one is outside [0, 1]; 90 is not 0.9.
+    """
+    for what, rate in (("at_specificity", at_specificity), ("at_sensitivity", at_sensitivity)):
+        if not 0 <= rate <= 1:
+            raise ConfigError(f"{what} is {rate}; give a number in [0, 1], such as 0.9")
 
 
 Figure = Callable[[_Elements], float]

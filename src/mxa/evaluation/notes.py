@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping
 
+from mxa.evaluation.assessment import AssessOptions
 from mxa.evaluation.cases import Cases
 from mxa.evaluation.reference import Reference
+from mxa.evaluation.subgroups import LARGEST_COLUMN, too_many_values
 from mxa.evaluation.tuning import Tuning
 from mxa.labels import LabelPolicy
 
@@ -35,6 +37,16 @@ def about_cases(cases: Cases) -> list[str]:
             "The predictions are decisions (0 or 1): each ROC curve has one point, and there is no calibration."
         )
     return found + _not("scored", cases.not_scored)
+
+
+def about_groups(cases: Cases, options: AssessOptions) -> list[str]:
+    """Which of the columns that are grouped by unasked are no grouping."""
+    if options.subgroups is not None:
+        return []
+    return [
+        f"Not grouped by {column}: it has {number} values, more than {LARGEST_COLUMN}."
+        for column, number in too_many_values(cases, options.age_bands).items()
+    ]
 
 
 def about_comparison(cases: Cases, name: str, other: Cases) -> list[str]:

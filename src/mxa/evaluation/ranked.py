@@ -34,6 +34,11 @@ class Ranked:
         self.upto = np.searchsorted(negative, positive, "right")
         self.run = np.searchsorted(positive, positive, "left")
 
+    @property
+    def patients(self) -> tuple[int, int]:
+        """How many the positives have, and the negatives."""
+        return len(np.unique(self.positive_patient)), len(np.unique(self.negative_patient))
+
     def auroc(self, counts: FloatArray) -> FloatArray:
         """(R, P) how often each patient was drawn -> (R,) AUROC, NaN where a class is missing."""
         weight, negatives = counts[:, self.positive_patient], self._accumulate(counts[:, self.negative_patient])

@@ -129,7 +129,8 @@ def read_reference(
 def reference_of(table: Table) -> Reference:
     """Return what a data set's table knows, row by row; targets and mask are the table's own.
 
-    Patients count as unknown if each row's patient is its path, which is what a reader without a patient column writes.
+    Patients count as unknown if each row's patient is its path, which is what a reader without a patient column writes;
+    a study is unknown where it is the path, as where there is no study column.
     CheXpert's studies are named with their split, as in :func:`read_reference`, so that files by study fit.
 
     Raises:
@@ -137,10 +138,11 @@ def reference_of(table: Table) -> Reference:
     """
     frame, states = table.frame, table.states()
     places = chexpert_places(frame["path"].tolist())
+    studies = frame["study"].where(frame["study"] != frame["path"], "") if places is None else places["study"]
     return Reference(
         key=tuple(frame["path"]),
         unit="image",
-        study=tuple((frame if places is None else places)["study"]),
+        study=tuple(studies),
         patient=tuple(frame["patient"]),
         target=table.target.astype(np.float64),
         mask=table.mask,

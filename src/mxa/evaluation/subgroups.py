@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from mxa.errors import ConfigError
-from mxa.evaluation.bootstrap import Bootstrap, Draws
+from mxa.evaluation.bootstrap import ALL_AT_AN_END, Bootstrap, Draws
 from mxa.evaluation.cases import Cases
 from mxa.evaluation.intervals import Interval
 from mxa.evaluation.metrics import BoolArray, FloatArray
@@ -59,11 +59,12 @@ class GroupFigure:
     """One figure in a group: its interval and that of its gap, or the reason why there is none.
 
     Attributes:
-        inside: in the group; None where undefined.
-        gap: group minus others; None where either is undefined.
+        inside: in the group; None where undefined, or without an interval.
+        gap: group minus others; None where either is undefined, or without an interval.
         positives: positives in the group (of the rate: cases that could be called wrongly).
         negatives: negatives in the group (of the rate: 0).
         reason: why ``inside`` or ``gap`` is None.
+        value: in the group, also where it has no interval; None where undefined.
     """
 
     inside: Interval | None
@@ -71,10 +72,12 @@ class GroupFigure:
     positives: int
     negatives: int
     reason: str | None = None
+    value: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
         result: dict[str, Any] = {
+            "value": self.value,
             "inside": None if self.inside is None else self.inside.to_dict(),
             "gap": None if self.gap is None else self.gap.to_dict(),
             "positives": self.positives,
@@ -130,23 +133,41 @@ def metadata_groups(
 
     Args:
         cases: N cases.
-        columns: which; None takes those of sex, age, view and projection that are there.
+        columns: which; None takes those of sex, age, view and projection that are there, but not
+            :func:`too_many_values`.
         age_bands: lower ends in years, ascending; the last band is open.
 
     Raises:
         ConfigError: a column is not there, has more than 20 values, or the bands do not ascend.
     """
-    if list(age_bands) != sorted(set(age_bands)) or not len(age_bands):
-        raise ConfigError(f"age bands must ascend, got {list(age_bands)}")
+    require_bands(age_bands)
     if columns is None:
-        columns = [name for name in COLUMNS if name in cases.frame.columns]
+        left_out = too_many_values(cases, age_bands)
+        columns = [name for name in COLUMNS if name in cases.frame.columns and name not in left_out]
     if lost := [name for name in columns if name not in cases.frame.columns]:
         raise ConfigError(f"no column {', '.join(lost)} to group by; the labels have: {', '.join(cases.frame.columns)}")
     found = []
     for name in columns:
-        values = _bands(cases.frame[name], age_bands) if name == "age" else _names(cases.frame[name])
-        found += list(_by_value(name, values))
+        found += list(_by_value(name, _values(cases, name, age_bands), "subgroups"))
     return found
+
+
+def too_many_values(cases: Cases, age_bands: Sequence[float] = AGE_BANDS) -> dict[str, int]:
+    """Which of sex, age, view and projection have too many values to group by, and how many."""
+    numbers = {name: len(_known(_values(cases, name, age_bands))) for name in COLUMNS if name in cases.frame.columns}
+    return {name: number for name, number in numbers.items() if number > LARGEST_COLUMN}
+
+
+def require_bands(age_bands: Sequence[float]) -> None:
+    """Check the lower ends of age bands.
+
+    Raises:
+        ConfigError: there is none, one is not finite, or they do not ascend.
+    """
+    if list(age_bands) != sorted(set(age_bands)) or not len(age_bands) or not np.isfinite(age_bands).all():
+        raise ConfigError(
+            f"age bands must ascend, got {list(age_bands)}; give lower ends in years, such as {list(AGE_BANDS)}"
+        )
 
 
 def finding_groups(cases: Cases, findings: Sequence[str]) -> list[Group]:
@@ -165,7 +186,7 @@ def finding_groups(cases: Cases, findings: Sequence[str]) -> list[Group]:
         present = cases.target[:, columns] == 1
         words = np.where(present, names, [f"no {name}" for name in names])
         values = np.array([", ".join(row) for row in words], dtype=object)
-        found += list(_by_value(condition, np.where(known, values, "")))
+        found += list(_by_value(condition, np.where(known, values, ""), "strata"))
     return found
 
 
@@ -207,11 +228,10 @@ def _score(cases: Cases, group: Group, draws: Draws, thresholds: FloatArray, min
     gap = inside.minus(outside)
     findings = {}
     for j, name in enumerate(cases.labels):
-        positives, negatives = int(counts[0][0][j]), int(counts[0][1][j])
-        reason = _reason(positives, negatives, minimum) or _reason(
-            int(counts[1][0][j]), int(counts[1][1][j]), minimum, "others: "
-        )
-        findings[name] = GroupFigure(inside.interval(j, level), gap.interval(j, level), positives, negatives, reason)
+        numbers = [(int(positives[j]), int(negatives[j])) for positives, negatives in counts]
+        reason = _first_reason([_reason(*one, minimum) for one in numbers], (inside, outside, gap), j)
+        shown = inside.interval(j, level), gap.interval(j, level)
+        findings[name] = GroupFigure(*shown, *numbers[0], reason, _number(inside.estimate[j]))
     both = short[0] | short[1]
     over = tuple(name for name, few in zip(cases.labels, both, strict=True) if not few)
     return GroupResult(
@@ -231,7 +251,10 @@ def _macro(inside: Bootstrap, gap: Bootstrap, over: tuple[str, ...], level: floa
     """Over the same findings on both sides, in each replicate too, so that the gap compares like with like."""
     if not over:
         return GroupFigure(None, None, 0, 0, "no finding has enough cases on both sides")
-    return GroupFigure(inside.macro().interval(level=level), gap.macro().interval(level=level), 0, 0)
+    mean, difference = inside.macro(), gap.macro()
+    reason = mean.why_none() or difference.why_none()
+    shown = mean.interval(level=level), difference.interval(level=level)
+    return GroupFigure(*shown, 0, 0, reason, _number(mean.estimate[0]))
 
 
 def _underdiagnosis(
@@ -248,19 +271,43 @@ def _underdiagnosis(
     numbers = [int(side.sum()) for side in sides]
     few = [number < minimum for number in numbers]
     inside, outside = (_without(draws.rate(called, side), np.array([f])) for side, f in zip(sides, few, strict=True))
-    reason = None
-    if any(few):
-        whose = "" if few[0] else "others: "
-        reason = f"{whose}{numbers[not few[0]]} cases with a finding (minimum {minimum})"
-    return GroupFigure(inside.interval(level=level), inside.minus(outside).interval(level=level), numbers[0], 0, reason)
+    gap = inside.minus(outside)
+    reasons = [
+        f"{number} cases with a finding (minimum {minimum})" if f else None
+        for number, f in zip(numbers, few, strict=True)
+    ]
+    reason = _first_reason(reasons, (inside, outside, gap), 0)
+    if reason is None and inside.at_an_end[0] and outside.at_an_end[0]:
+        reason = ALL_AT_AN_END
+    shown = draws.share_interval(inside, sides[0], level=level), None if reason else gap.interval(level=level)
+    return GroupFigure(*shown, numbers[0], 0, reason, _number(inside.estimate[0]))
+
+
+def _first_reason(few: Sequence[str | None], figures: tuple[Bootstrap, Bootstrap, Bootstrap], j: int) -> str | None:
+    """Why a figure or its gap has no interval: the group's own reason first, as it also stands for the gap.
+
+    Args:
+        few: of the group and of the others, what they have too few of.
+        figures: of the group, of the others, and the gap.
+        j: which column of them.
+    """
+    own, others = (short or figure.why_none(j) for short, figure in zip(few, figures, strict=False))
+    return own or (f"others: {others}" if others else figures[2].why_none(j))
 
 
 def _without(bootstrap: Bootstrap, columns: BoolArray) -> Bootstrap:
     """The same with some columns undefined."""
     jackknife = None if bootstrap.jackknife is None else np.where(columns, np.nan, bootstrap.jackknife)
     return Bootstrap(
-        np.where(columns, np.nan, bootstrap.estimate), np.where(columns, np.nan, bootstrap.replicates), jackknife
+        np.where(columns, np.nan, bootstrap.estimate),
+        np.where(columns, np.nan, bootstrap.replicates),
+        jackknife,
+        bootstrap.fixed,
     )
+
+
+def _number(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
 
 
 def _counts(cases: Cases, mask: BoolArray) -> tuple[FloatArray, FloatArray]:
@@ -268,22 +315,33 @@ def _counts(cases: Cases, mask: BoolArray) -> tuple[FloatArray, FloatArray]:
     return (mask & (cases.target == 1)).sum(axis=0), (mask & (cases.target == 0)).sum(axis=0)
 
 
-def _reason(positives: int, negatives: int, minimum: int, whose: str = "") -> str | None:
+def _reason(positives: int, negatives: int, minimum: int) -> str | None:
     if min(positives, negatives) >= minimum:
         return None
-    return f"{whose}{positives} positives, {negatives} negatives (minimum {minimum})"
+    return f"{positives} positives, {negatives} negatives (minimum {minimum})"
 
 
-def _by_value(column: str, values: "np.ndarray[Any, np.dtype[np.object_]]") -> Iterator[Group]:
+def _by_value(column: str, values: "np.ndarray[Any, np.dtype[np.object_]]", option: str) -> Iterator[Group]:
     """One group per known value, in the order of their names; bands keep theirs by their leading number."""
-    known = values != ""
-    names = sorted(set(values[known].tolist()), key=_natural)
+    names = sorted(_known(values), key=_natural)
     if len(names) > LARGEST_COLUMN:
-        raise ConfigError(f"column {column!r} has {len(names)} values, too many to group by (at most {LARGEST_COLUMN})")
+        raise ConfigError(
+            f"{column!r} has {len(names)} values, too many to group by (at most {LARGEST_COLUMN}); leave it out of "
+            f"--{option}"
+        )
     if len(names) > 1:
         for name in names:
             rows = values == name
-            yield Group(column, name, rows, known & ~rows)
+            yield Group(column, name, rows, (values != "") & ~rows)
+
+
+def _known(values: "np.ndarray[Any, np.dtype[np.object_]]") -> set[str]:
+    return set(values[values != ""].tolist())
+
+
+def _values(cases: Cases, column: str, age_bands: Sequence[float]) -> "np.ndarray[Any, np.dtype[np.object_]]":
+    """(N,) value of each case, "" where it is not known."""
+    return _bands(cases.frame[column], age_bands) if column == "age" else _names(cases.frame[column])
 
 
 def _natural(name: str) -> tuple[float, str]:

@@ -5,9 +5,10 @@ Test data never choose: they are only scored with what is stored here.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from mxa.errors import ConfigError
+from mxa.errors import ArtifactError, ConfigError, DataError
 from mxa.evaluation import calibration
 from mxa.evaluation.calibration import Calibration
 from mxa.evaluation.thresholds import OperatingPoint, Rule, choose_operating_point
@@ -106,6 +107,23 @@ class Tuning:
         return _chosen(self.calibrations, kind, f"calibration {kind!r} was fitted")
 
 
+def stored_tuning(stored: Mapping[str, Any], labels: LabelSet, model: Path) -> Tuning:
+    """What a saved model holds.
+
+    Args:
+        stored: as :meth:`Tuning.to_dict` gave it.
+        labels: the model's findings.
+        model: its folder, for messages.
+
+    Raises:
+        ArtifactError: a part is missing, garbled or not of these findings.
+    """
+    try:
+        return Tuning.from_dict(stored, labels)
+    except ConfigError as error:
+        raise ArtifactError(f"{model}: {error}; choose them anew with `mxa calibrate`") from error
+
+
 def _chosen(there: Mapping[str, Chosen], name: str, what: str) -> Chosen:
     if name not in there:
         raise ConfigError(f"no {what} on validation data; there are: {', '.join(there) or 'none'}")
@@ -132,6 +150,11 @@ def tune(
         DataError: the labels are illegal, or nothing is annotated.
     """
     labels, y, counted = cases.labels, cases.target, cases.mask
+    if not counted.any():
+        raise DataError(
+            "nothing is annotated on the validation data, so there is no threshold to choose; check its labels, and "
+            "--policy.uncertain and --policy.blank"
+        )
     points = {
         str(rule): choose_operating_point(rule, cases.probability, y, counted, labels)
         for rule in map(Rule.parse, rules)

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from mxa.data.dicom import check_views
 from mxa.deploy.sources import known_views, read_source
 from mxa.errors import ConfigError
 from mxa.evaluation.metrics import sigmoid
@@ -84,9 +85,12 @@ def explain(
         force: accept DICOM files that are no chest radiograph of these views; the notes say why they would be refused.
 
     Raises:
-        ConfigError: the network has no exact class-activation maps, or a DICOM file needs a package that is missing.
+        ConfigError: a view is unknown, the network has no exact class-activation maps, or a DICOM file needs a package
+            that is missing.
         DataError: a file cannot be read or is refused; the message names it.
     """
+    if views:
+        check_views(views)
     views = views or known_views(classifier.training)
     explained = []
     for file in files:
@@ -105,10 +109,12 @@ def explain_grey(classifier: Classifier, grey: npt.NDArray[np.uint8], name: str 
 
     Raises:
         ConfigError: the network has no exact class-activation maps.
+        DataError: padded to a square, the radiograph would be too large.
     """
     contract = classifier.preprocess
     height, width = grey.shape
-    found = class_activation_maps(classifier, torch.from_numpy(contract.resize(grey))[None, None])
+    pixels = contract.resize(grey, name=name or "the picture")
+    found = class_activation_maps(classifier, torch.from_numpy(pixels)[None, None])
     return Explanation(
         name=name,
         grey=grey,

@@ -20,7 +20,7 @@ from matplotlib.patches import Patch, Rectangle
 from mxa.errors import ConfigError
 from mxa.evaluation.figures.style import save
 from mxa.evaluation.thresholds import OperatingPoint
-from mxa.evaluation.tuning import Tuning
+from mxa.evaluation.tuning import stored_tuning
 from mxa.explain.explanation import Explanation, Window, choose_findings, explain
 from mxa.explain.regions import box_key, draw_boxes
 from mxa.models.artifact import Classifier, fingerprint, load
@@ -77,7 +77,7 @@ def write_explanations(
     Raises:
         ConfigError: the suffix, a finding or the operating point is unknown, there are too many files or none, or the
             network has no exact class-activation maps.
-        ArtifactError: the model cannot be loaded.
+        ArtifactError: the model cannot be loaded, or its operating points are garbled.
         DataError: a file cannot be read, or the figure cannot be written.
     """
     if out.suffix.lower() not in SUFFIXES:
@@ -85,7 +85,7 @@ def write_explanations(
     if not 0 < len(files) <= MAX_PICTURES:
         raise ConfigError(f"{len(files)} images do not fit on a page; give 1 to {MAX_PICTURES}")
     classifier = load(model)
-    tuning = Tuning.from_dict(classifier.tuning, classifier.labels)
+    tuning = stored_tuning(classifier.tuning, classifier.labels, model)
     point = tuning.operating_points.get("youden") if operating_point is None else tuning.point(operating_point)
     explained = explain(classifier, files, views=views, force=force)
     figure = explanation_figure(

@@ -132,7 +132,7 @@ class _SizedPictures(Dataset[_Pictures]):
         pixels, sizes = [], []
         for row in rows:  # one after the other: as they are on disk, a batch of them may fill the memory
             grey = read_picture(self.files[row], wide_range=self.contract.wide_range)
-            pixels.append(self.contract.resize(grey))
+            pixels.append(self.contract.resize(grey, name=str(self.files[row])))
             sizes.append(grey.shape[::-1])
         return _Pictures(torch.from_numpy(np.stack(pixels)[:, None]), torch.tensor(sizes))
 

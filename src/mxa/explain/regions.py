@@ -47,7 +47,8 @@ def find_regions(classifier: Classifier, files: Sequence[Path]) -> list[RegionPi
     """
     contract = classifier.preprocess
     pictures = [read_picture(file, wide_range=contract.wide_range) for file in files]
-    pixels = torch.from_numpy(np.stack([contract.resize(grey) for grey in pictures])[:, None])
+    resized = [contract.resize(grey, name=str(file)) for file, grey in zip(files, pictures, strict=True)]
+    pixels = torch.from_numpy(np.stack(resized)[:, None])
     regions = classifier.regions(pixels)
     if not regions:
         raise ConfigError(f"{classifier.architecture.name} has no MXA block, so it has no regions to show")

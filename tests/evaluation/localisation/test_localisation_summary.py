@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mxa.evaluation.bootstrap import Bootstrap, Draws
+from mxa.evaluation.bootstrap import ALL_AT_AN_END, ONE_PATIENT, Bootstrap, Draws
 from mxa.evaluation.intervals import exact_rate
 from mxa.evaluation.localisation.summary import MACRO, POOLED, Mean, Scored, Summariser
 
@@ -112,6 +112,18 @@ def test_a_rate_of_all_or_none_has_its_exact_interval(value):
     edge = 0.05 ** (1 / patients)
     wide = found["hit"].interval
     assert (wide.low, wide.high) == pytest.approx((edge, 1) if value else (0, 1 - edge))
+
+
+def test_a_mean_of_findings_that_cannot_vary_has_no_interval():
+    """Rates of 0 and 1, and findings of one patient each, are the same in every replicate."""
+    of = np.array(["A", "A", "B", "B"])
+    everything = np.ones(4, bool)
+    rates = Scored({"hit": np.array([0.0, 0.0, 1.0, 1.0]), "iou": np.array([0.1, 0.2, 0.3, 0.5])})
+    many = summariser(["p", "q", "r", "s"], of, ("A", "B")).means(rates, everything)[MACRO]
+    assert (many["hit"].value, many["hit"].interval, many["hit"].reason) == (0.5, None, ALL_AT_AN_END)
+    assert many["iou"].interval is not None
+    each = summariser(["p", "p", "q", "q"], of, ("A", "B")).means(rates, everything)[MACRO]
+    assert (each["iou"].interval, each["iou"].reason, each["iou"].patients) == (None, ONE_PATIENT, 2)
 
 
 def test_a_difference_of_rates_that_is_0_has_none():

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from mxa.errors import DataError
-from mxa.evaluation.figures.chart import DPI
+from mxa.evaluation.figures.chart import DPI, take_words_as_they_are
 from mxa.evaluation.intervals import Interval
 
 # Okabe and Ito without yellow, which vanishes on white. 7 colours, 4 styles and 5 markers have no common factor, so
@@ -106,12 +106,13 @@ def shared_level(intervals: Iterable[Interval]) -> str:
 
 
 def save(figure: Figure, file: str | os.PathLike[str], *, dpi: float = DPI) -> None:
-    """Write a figure; the suffix of ``file`` chooses the format (png, pdf, svg).
+    """Write a figure, its words as they are; the suffix of ``file`` chooses the format (png, pdf, svg).
 
     Raises:
         ValueError: If Matplotlib does not know the suffix.
         DataError: If the file cannot be written.
     """
+    take_words_as_they_are(figure)
     try:
         figure.savefig(file, dpi=dpi)
     except OSError as error:

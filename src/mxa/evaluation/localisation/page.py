@@ -14,6 +14,8 @@ from mxa.evaluation.report import Picture, Section
 from mxa.evaluation.tables import Cell, Table, to_csv
 
 NUMBERS, ROWS, TABLES = "localisation.json", "localisation.csv", "localisation.md"
+WRITTEN = (NUMBERS, ROWS, TABLES, "localisation.png")
+"""What :func:`write_localisation` writes."""
 HIT = (
     "A hit: the centre of the box, or the highest point of the map, lies in the marked region; within the tolerance: "
     "at most 15/224 of the picture's width beside it. A map's IoU is that of its part of half its maximum or more."

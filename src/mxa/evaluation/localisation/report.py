@@ -216,7 +216,7 @@ def _cases_of(found: Localisation, selection: str, over: str) -> str:
 def _intervals(found: Localisation) -> str:
     return (
         f"With {100 * found.level:g}% intervals over patients (bootstrap, BCa, {found.replicates} replicates; exact "
-        "where a rate is 0 or 1)."
+        "where a rate is 0 or 1, which the mean of the findings takes as it is)."
     )
 
 

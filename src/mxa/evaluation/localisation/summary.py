@@ -6,16 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from mxa.evaluation.bootstrap import Bootstrap, Draws
-from mxa.evaluation.intervals import Interval, exact_rate
+from mxa.evaluation.bootstrap import ALL_AT_AN_END, Bootstrap, Draws
+from mxa.evaluation.intervals import Interval
 from mxa.evaluation.metrics import BoolArray, FloatArray
 
 POOLED, MACRO = "pooled", "macro"
 """Over all cases, and the mean of the findings' means."""
 RATES = ("hit", "pointing")
 """Measures that are a rate of yes and no."""
-ONE_PATIENT, UNDEFINED = "one patient has no interval", "undefined in every replicate"
-"""Why a mean has none."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +22,8 @@ class Mean:
 
     Attributes:
         value: the mean.
-        interval: over patients; None without a value, and where all cases are of one patient.
+        interval: over patients; None without a value, where all cases are of one patient, and of the mean of the
+            findings' rates where each of them is 0 or 1.
         cases: how many it is over.
         patients: how many these cases have.
         reason: why value or interval is None.
@@ -97,39 +96,36 @@ class Summariser:
             boot = self.draws.rate(np.where(counted, values[:, None], 0.0), counted)
             exact = name in RATES and not difference
             each = [
-                self._mean(boot, j, counted[:, j], exact, scored.missing if groups[:, j].any() else "no case")
+                self._mean(boot, j, counted, exact, scored.missing if groups[:, j].any() else "no case")
                 for j in range(groups.shape[1])
             ]
             found[POOLED][name] = each[0]
-            found[MACRO][name] = self._macro(boot, each)
+            found[MACRO][name] = self._macro(boot, each, exact)
             for finding, one in zip(self.findings, each[1:], strict=True):
                 found[finding][name] = one
         return found
 
     def _mean(self, boot: Bootstrap, column: int, counted: BoolArray, exact: bool, missing: str) -> Mean:
-        cases, patients = int(counted.sum()), self._patients(counted)
+        cases, patients = int(counted[:, column].sum()), self._patients(counted[:, column])
         if not cases:
             return Mean(None, None, 0, 0, missing)
-        value = float(boot.estimate[column])
-        if exact and value in {0, 1}:
-            # It is so in every replicate: the exact interval in their place, one trial per patient.
-            return Mean(value, exact_rate(round(value) * patients, patients, self.level), cases, patients)
-        if patients == 1:
-            return Mean(value, None, cases, patients, ONE_PATIENT)
-        interval = boot.interval(column, self.level)
-        return Mean(value, interval, cases, patients, None if interval else UNDEFINED)
+        if exact:
+            interval = self.draws.share_interval(boot, counted, column, self.level)
+        else:
+            interval = boot.interval(column, self.level)
+        reason = None if interval else boot.why_none(column)
+        return Mean(float(boot.estimate[column]), interval, cases, patients, reason)
 
-    def _macro(self, boot: Bootstrap, each: list[Mean]) -> Mean:
+    def _macro(self, boot: Bootstrap, each: list[Mean], exact: bool) -> Mean:
         """Of the findings that have a mean; ``each`` begins with the pooled one, which is over the same cases."""
         used = [j for j, one in enumerate(each[1:], start=1) if one.value is not None]
         if not used:
             return Mean(None, None, 0, 0, "; ".join(dict.fromkeys(one.reason or "" for one in each[1:])))
         macro = boot.take(used).macro()
-        cases, patients = each[0].cases, each[0].patients
-        interval = macro.interval(level=self.level) if patients > 1 else None
-        reason = None if interval else ONE_PATIENT if patients == 1 else UNDEFINED
+        reason = macro.why_none() or (ALL_AT_AN_END if exact and boot.at_an_end[used].all() else None)
+        interval = None if reason else macro.interval(level=self.level)
         over = tuple(self.findings[j - 1] for j in used)
-        return Mean(float(macro.estimate[0]), interval, cases, patients, reason, over)
+        return Mean(float(macro.estimate[0]), interval, each[0].cases, each[0].patients, reason, over)
 
     def _patients(self, counted: BoolArray) -> int:
         return len(np.unique(self.draws.cluster[counted]))
