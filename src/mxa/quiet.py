@@ -1,4 +1,4 @@
-"""Keep other packages from telling what is in a picture's file.
+"""Keep other packages from telling what is in a picture's file, or of themselves.
 
 On damaged files pydicom quotes what it reads, names of patients among it, both in warnings and in its log. Programs
 that read strangers' files run under :func:`quiet`; a library has no business with its caller's warnings.
@@ -37,3 +37,12 @@ def quiet() -> Iterator[None]:
         for logger, before in zip(loggers, propagated, strict=True):
             logger.removeHandler(nowhere)
             logger.propagate = before
+
+
+def quiet_lightning() -> None:
+    """For the whole process: its own remarks (hardware found, tips) would drown ours. For programs, as :func:`quiet`.
+
+    It sets its loggers up when it is imported: call this after.
+    """
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)

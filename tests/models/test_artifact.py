@@ -187,6 +187,11 @@ def test_other_timm_models_build_and_unknown_ones_do_not() -> None:
         build_model("mxa_efficientvit_m9", 14, 224)
 
 
+def test_a_network_without_weights_to_start_from_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"model\.pretrained: densenet264d has no weights to start from"):
+        build_model("densenet264d", 14, 64, pretrained=True)
+
+
 def tuned() -> Tuning:
     """Operating points and calibrations of 40 made-up validation images."""
     rng = np.random.default_rng(0)

@@ -122,6 +122,11 @@ def test_several_regions_have_names_of_their_own() -> None:
         assert ".region." not in name or parameter.grad.abs().max() > 0, name
 
 
+def test_options_of_blocks_that_are_not_there_are_refused() -> None:
+    with pytest.raises(ValueError, match="mxa_stages is empty, so mxa_jitter would do nothing"):
+        make("mxa_efficientvit_m0", mxa_stages=[], mxa_jitter=0.1)
+
+
 def test_without_roi_there_are_no_regions() -> None:
     model = make("mxa_efficientvit_m0", mxa_roi=False).eval()
     x = torch.randn(2, 1, 224, 224)

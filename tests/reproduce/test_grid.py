@@ -1,9 +1,12 @@
 """A small grid, from the first run to the page: runs.py, changes.py, summary.py, tables.py and report.py."""
 
 import json
+import os
 import pickle
+import queue
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -20,7 +23,7 @@ from conftest import interrupt_at, same_state, small_config
 from killed import is_alive, wait_until
 from mxa.data.options import read
 from mxa.data.packing import make_pack
-from mxa.errors import ConfigError, DataError
+from mxa.errors import ArtifactError, ConfigError, DataError
 from mxa.evaluation.bootstrap import Draws, mean_over_runs
 from mxa.evaluation.predictions import read_csv
 from mxa.labels import CHEXPERT14
@@ -29,10 +32,11 @@ from mxa.predict import predict_table
 from mxa.reproduce import runs, tables
 from mxa.reproduce.changes import changes
 from mxa.reproduce.config import Cell, ReproduceConfig
+from mxa.reproduce.gain import Gain
 from mxa.reproduce.published import CAVEAT, PUBLISHED
 from mxa.reproduce.report import write_grid_report
 from mxa.reproduce.runs import run_grid
-from mxa.reproduce.summary import over_seeds, summarise
+from mxa.reproduce.summary import Gains, over_seeds, summarise
 from mxa.training.callbacks import TrainingInterrupted
 from mxa.training.config import OptimConfig
 
@@ -154,7 +158,9 @@ def test_scoring_takes_its_pictures_from_the_pack(
     assert (Path(run.out) / "valid" / "predictions.csv").read_bytes() == plain
 
 
-def test_two_at_once_give_the_same_weights(finished: ReproduceConfig, tmp_path: Path) -> None:
+def test_two_at_once_give_the_same_weights(
+    finished: ReproduceConfig, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     config = replace(
         finished, out=str(tmp_path / "out"), cells={"baseline": finished.cells["baseline"]}, teacher_changes={}, jobs=2
     )
@@ -163,10 +169,14 @@ def test_two_at_once_give_the_same_weights(finished: ReproduceConfig, tmp_path: 
         ours, theirs = weights(config, "baseline", seed), weights(finished, "baseline", seed)
         for name, value in theirs.items():
             np.testing.assert_allclose(ours[name], value, atol=1e-5, err_msg=name)  # threads may differ in number
+    said = capfd.readouterr().err
+    assert "[1] training" in said or "[0] training" in said
+    assert "GPU available" not in said, "Lightning's own remarks"
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs /proc")
-def test_runs_stop_when_their_grid_is_killed(finished: ReproduceConfig, tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_runs_stop_when_their_grid_does(finished: ReproduceConfig, tmp_path: Path, how: signal.Signals) -> None:
     """Otherwise they train on, and the same command, called again, would train in their folders beside them."""
     base = replace(finished.base, optim=replace(OPTIM, epochs=100))
     config = replace(
@@ -183,9 +193,13 @@ def test_runs_stop_when_their_grid_is_killed(finished: ReproduceConfig, tmp_path
     with subprocess.Popen([sys.executable, "-c", script, tmp_path / "config"]) as grid:
         assert wait_until(lambda: all((folder / "history.csv").exists() for folder in folders), 120)
         children = [int(pid) for pid in Path(f"/proc/{grid.pid}/task/{grid.pid}/children").read_text().split()]
-        grid.kill()
+        saved = [(folder / "checkpoints" / "last.ckpt").stat().st_mtime_ns for folder in folders]
+        grid.send_signal(how)  # to it alone
+        grid.wait(120)
     assert len(children) >= 2
     assert wait_until(lambda: not any(is_alive(child) for child in children))
+    now = [(folder / "checkpoints" / "last.ckpt").stat().st_mtime_ns for folder in folders]
+    assert all(one > other for one, other in zip(now, saved, strict=True)), "they have saved where they were"
     for folder in folders:
         assert (folder / "checkpoints" / "last.ckpt").exists()
         assert not (folder / "model").exists()
@@ -194,7 +208,7 @@ def test_runs_stop_when_their_grid_is_killed(finished: ReproduceConfig, tmp_path
 def test_other_options_are_refused(finished: ReproduceConfig) -> None:
     with pytest.raises(ConfigError, match=r"started with other options \(teacher_cache differ\)"):
         run_grid(replace(finished, teacher_cache=not finished.teacher_cache))
-    cells = {**finished.cells, "mxa": replace(finished.cells["mxa"], title="another")}
+    cells = {**finished.cells, "mxa": replace(finished.cells["mxa"], changes={"model": {"name": "densenet121"}})}
     with pytest.raises(ConfigError, match=r"started with other options \(cells\.mxa differ\)"):
         run_grid(replace(finished, cells=cells))
 
@@ -223,6 +237,14 @@ def test_a_grid_grows(copied: Path, finished: ReproduceConfig, monkeypatch: pyte
     run_grid(finished)
 
 
+def test_another_title_trains_nothing_again(
+    copied: Path, finished: ReproduceConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, "train", lambda *_, **__: pytest.fail("trained again"))
+    mxa = replace(finished.cells["mxa"], title="another", published="", also=["mxa_kd"])
+    run_grid(replace(finished, cells={**finished.cells, "mxa": mxa}))
+
+
 def test_the_validation_splits_scores_are_those_of_the_saved_model(copied: Path, finished: ReproduceConfig) -> None:
     """Training has them already; here they are computed anew."""
     run_grid(replace(finished, split="valid"))
@@ -243,11 +265,70 @@ def test_a_foreign_folder_is_left_alone(finished: ReproduceConfig, tmp_path: Pat
     assert [file.name for file in tmp_path.iterdir()] == ["mine.txt"]
 
 
-def test_a_wrong_cell_is_found_before_anything_runs(finished: ReproduceConfig, tmp_path: Path) -> None:
-    cells = {**finished.cells, "bad": Cell(changes={"model": {"nam": "x"}})}
-    with pytest.raises(ConfigError, match=r"cells\.bad\.changes\.model\.nam"):
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model": {"nam": "x"}}, r"cells\.bad\.changes\.model\.nam"),
+        ({"model": {"name": "mxa_eficientvit_m0"}}, r"cells\.bad: model\.name is 'mxa_eficientvit_m0'"),
+        ({"model": {"options": {"mxa_jitter": 0.1}}}, r"cells\.bad: model\.options .* do not fit"),
+        ({"data": {"views": ["frontal"]}}, r"cells\.bad\.changes\.data: .* only data\.policy may differ"),
+        ({"model": {"warm_start": "nowhere"}}, "nowhere is not a saved model"),
+    ],
+)
+def test_a_wrong_cell_is_found_before_anything_runs(
+    finished: ReproduceConfig, tmp_path: Path, changes: dict[str, object], message: str
+) -> None:
+    cells = {**finished.cells, "bad": Cell(changes=changes)}
+    with pytest.raises((ConfigError, ArtifactError), match=message):
         run_grid(replace(finished, out=str(tmp_path / "out"), cells=cells))
     assert not (tmp_path / "out").exists()
+
+
+def test_what_a_grid_needs_is_looked_for_before_anything_runs(
+    finished: ReproduceConfig, tmp_path: Path, tiny_chexpert: Path
+) -> None:
+    grid = replace(finished, out=str(tmp_path / "out"), teacher_changes={}, teacher="nowhere/teacher")
+    with pytest.raises(ArtifactError, match="nowhere/teacher is not a saved model"):
+        run_grid(grid)
+    shutil.copytree(tiny_chexpert, tmp_path / "data")
+    for file in (tmp_path / "data").rglob("test*.csv"):
+        file.unlink()
+    data = replace(finished.base.data, root=str(tmp_path / "data"))
+    with pytest.raises(ConfigError, match=r"split is 'test', but .* has train, valid"):
+        run_grid(replace(finished, out=str(tmp_path / "out"), base=replace(finished.base, data=data)))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_cell_that_never_ran_may_be_mended(
+    copied: Path, finished: ReproduceConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, "_train_all", lambda *_: None)
+    monkeypatch.setattr(runs, "_predict", lambda *_: None)
+    for rate in (0.1, 0.2):
+        run_grid(replace(finished, cells={**finished.cells, "new": Cell(changes={"optim": {"lr": rate}})}))
+
+
+def test_a_cells_own_policy_does_not_score_it(copied: Path, finished: ReproduceConfig) -> None:
+    """What training has stored of the cell is by its own labels; the tables compare cells by the same."""
+    file = copied / "cells" / "mxa" / "seed-0" / "test" / "metrics.json"
+    stored = json.loads(file.read_text())
+    file.write_text(json.dumps(stored | {"auroc_macro": 0.123}))
+    assert summarise(finished).cells["mxa"].values("auroc_macro")[0] == pytest.approx(stored["auroc_macro"])
+
+
+@pytest.mark.parametrize(("before", "after"), [(None, "1"), ("2,3", "3"), ("GPU-a,GPU-b", "GPU-b")])
+def test_runs_keep_to_the_gpus_that_the_grid_was_given(
+    monkeypatch: pytest.MonkeyPatch, before: str | None, after: str
+) -> None:
+    monkeypatch.setattr(runs, "follow_parent", lambda _: None)
+    monkeypatch.setattr(runs.logging, "basicConfig", lambda **_: None)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if before is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", before)
+    places: queue.Queue[int] = queue.Queue()
+    places.put(1)
+    runs._settle(places, 2, 2)  # type: ignore[arg-type]
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == after
 
 
 def test_a_failing_run_is_named(finished: ReproduceConfig, tmp_path: Path) -> None:
@@ -292,6 +373,32 @@ def test_only_the_named_factor_differs(finished: ReproduceConfig) -> None:
     assert found["mxa"].differs == {"model.name": ("efficientvit_m0", "mxa_efficientvit_m0")}
     assert list(found["mxa_kd"].differs) == ["kd.teacher", "kd.cache"]
     assert all(not change.unexpected for change in found.values())
+
+
+def test_a_cell_beside_a_further_one(copied: Path, finished: ReproduceConfig) -> None:
+    """It takes nothing over from it, and the numbers are those of the pair."""
+    cells = {**finished.cells, "mxa_kd": replace(finished.cells["mxa_kd"], also=["baseline"])}
+    config = replace(finished, cells=cells)
+    assert config.run("mxa_kd", 1) == finished.run("mxa_kd", 1)
+    found = {(change.cell, change.versus): change for change in changes(config)}
+    assert list(found[("mxa_kd", "baseline")].differs) == ["model.name", "kd.teacher", "kd.cache"]
+    write_grid_report(config)
+    summary = summarise(config)
+    gains = summary.cells["mxa_kd"].gains(summary.cells["baseline"])
+    row = tables.ablation(config, summary).rows[-1]
+    assert row[:7] == ("+ MXA + KD", "–", "–", "–", "EfficientViT", *tables._both(gains.micro))
+    assert row[7:9] == tables._both(gains.macro)
+    assert set(row[9:]) == {"–"}
+    group = tables.by_group(config, summary).rows[-1]
+    assert group[:5] == ("two", "+ MXA + KD", "–", "EfficientViT", tables.signed(_two(gains).over_patients()))
+    by_seed = tables.by_seed(config, summary).rows[-2:]
+    assert [entry[:3] for entry in by_seed] == [("+ MXA + KD", "EfficientViT", seed) for seed in ("0", "1")]
+    stored = json.loads((config.report_folder / "results.json").read_text())["cells"]["mxa_kd"]["also"]["baseline"]
+    assert stored["auroc_macro"]["estimate"] == gains.macro.over_patients().estimate  # type: ignore[union-attr]
+
+
+def _two(gains: Gains) -> Gain:
+    return gains.group([CHEXPERT14.index(name) for name in ("Pleural Effusion", "Fracture")])
 
 
 def test_whatever_else_differs_is_named(copied: Path, finished: ReproduceConfig) -> None:
@@ -387,7 +494,8 @@ def test_a_groups_figure_is_the_mean_over_its_findings(finished: ReproduceConfig
         means[key] = np.mean(areas, axis=1)
     assert table.rows[1][2] == f"{means['mxa'].mean():.3f} ± {means['mxa'].std(ddof=1):.3f}"
     assert str(table.rows[1][4]).startswith(f"{means['mxa'].mean() - means['baseline'].mean():+.3f} (")
-    stored = json.loads((finished.folder / "results.json").read_text())["cells"]["mxa"]["change"]["groups"]["two"]
+    numbers = json.loads((finished.report_folder / "results.json").read_text())
+    stored = numbers["cells"]["mxa"]["change"]["groups"]["two"]
     assert stored["estimate"] == pytest.approx(means["mxa"].mean() - means["baseline"].mean(), abs=1e-12)
     assert stored["p"] == pytest.approx(table.rows[1][5])
     assert stored["seeds_too"]["p"] == pytest.approx(table.rows[1][7])
@@ -418,7 +526,7 @@ def test_cells_of_the_tables() -> None:
 
 
 def test_the_papers_tables_and_figures_are_there(finished: ReproduceConfig) -> None:
-    page = (finished.folder / "report.html").read_text()
+    page = (finished.report_folder / "report.html").read_text()
     for words in (
         "Table 3.",
         "Table 4.",
@@ -433,17 +541,17 @@ def test_the_papers_tables_and_figures_are_there(finished: ReproduceConfig) -> N
     assert "https://" not in page
     assert "http://" not in page
     for name in ("figure2", "figure3", "figure4", "changes"):
-        assert (finished.folder / f"{name}.png").stat().st_size > 10_000
+        assert (finished.report_folder / f"{name}.png").stat().st_size > 10_000
     for name in ("table3", "table4", "table4-by-seed", "table5", "what-changed", "groups"):
-        assert (finished.folder / "tables" / f"{name}.csv").is_file()
-    assert "Table 4" in (finished.folder / "tables.md").read_text()
-    assert "Table 4" in (finished.folder / "tables.tex").read_text()
+        assert (finished.report_folder / "tables" / f"{name}.csv").is_file()
+    assert "Table 4" in (finished.report_folder / "tables.md").read_text()
+    assert "Table 4" in (finished.report_folder / "tables.tex").read_text()
 
 
 def test_published_numbers_stand_beside_and_are_labelled(finished: ReproduceConfig) -> None:
     import html
 
-    page = html.unescape((finished.folder / "report.html").read_text())
+    page = html.unescape((finished.report_folder / "report.html").read_text())
     assert CAVEAT in page
     table = tables.ablation(finished, summarise(finished))
     assert table.header[-2:] == ("Paper (CheXpert): loss", "micro AUROC")
@@ -477,7 +585,7 @@ def test_the_published_numbers_are_the_papers() -> None:
 
 
 def test_the_numbers_on_the_page_are_those_in_the_files(finished: ReproduceConfig) -> None:
-    numbers = json.loads((finished.folder / "results.json").read_text())
+    numbers = json.loads((finished.report_folder / "results.json").read_text())
     summary = summarise(finished)
     for key, cell in summary.cells.items():
         stored = numbers["cells"][key]
@@ -485,7 +593,8 @@ def test_the_numbers_on_the_page_are_those_in_the_files(finished: ReproduceConfi
         if stored["against"]:
             gain = cell.gains(summary.cells[stored["against"]]).macro.over_patients()
             assert stored["change"]["auroc_macro"]["low"] == gain.low  # type: ignore[union-attr]
-            assert gain.signed() in (finished.folder / "tables" / "table4.csv").read_text()  # type: ignore[union-attr]
+            table4 = (finished.report_folder / "tables" / "table4.csv").read_text()
+            assert gain.signed() in table4  # type: ignore[union-attr]
     assert numbers["split"] == "test"
 
 

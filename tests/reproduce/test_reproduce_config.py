@@ -11,6 +11,7 @@ from mxa.cli.training import _reproduce_parser
 from mxa.data.augment import Augment
 from mxa.errors import ConfigError
 from mxa.models.build import build_model
+from mxa.models.cost import forward_flop
 from mxa.reproduce.config import Cell, ReproduceConfig, with_changes
 from mxa.training.config import OptimConfig, TrainConfig
 
@@ -102,6 +103,57 @@ def test_a_cell_takes_over_the_changes_of_the_one_it_builds_on() -> None:
     assert distilled.kd.cache == "OUT/teacher_logits"
     assert config.title("mxa") == "+ MXA"
     assert config.title("baseline") == "baseline"
+
+
+def test_a_cell_is_compared_with_further_ones() -> None:
+    cells = {"a": Cell(), "b": Cell(versus="a"), "c": Cell(versus="b", also=["a"]), "d": Cell(also=["c", "a"])}
+    config = grid(cells=cells)
+    assert [config.compared_with(key) for key in cells] == [[], ["a"], ["b", "a"], ["c", "a"]]
+    for wrong in (["e"], ["b"], ["c"], ["a", "a"]):
+        with pytest.raises(ConfigError, match=rf"cells\.c\.also names '{wrong[0]}'; it must be another cell"):
+            grid(cells={**cells, "c": Cell(versus="b", also=wrong)})
+
+
+def test_the_control_of_the_pictures_crop_costs_the_same() -> None:
+    config = load(REPOSITORY / "configs" / "reproduce-mxa-image.yaml")
+    assert config.compared_with("image") == ["plain", "wide"]
+    cost = {}
+    for key in ("wide", "image", "image_one_box"):
+        model = config.run(key, 0).model
+        cost[key] = forward_flop(build_model(model.name, 14, 128, options=model.options), 128)
+    assert cost["wide"] == pytest.approx(cost["image"], rel=0.01)
+    assert cost["image_one_box"] == pytest.approx(cost["image"], rel=0.01)
+
+
+def test_a_cell_adds_to_the_models_options() -> None:
+    first = {"model": {"name": "mxa_efficientvit_m0", "options": {"mxa_stages": [0], "mxa_region": "moments"}}}
+    cells = {
+        "a": Cell(changes=first),
+        "b": Cell(versus="a", changes={"model": {"options": {"mxa_region": "mean", "mxa_jitter": 0.1}}}),
+    }
+    config = grid(cells=cells)
+    assert config.run("b", 0).model.options == {"mxa_stages": [0], "mxa_region": "mean", "mxa_jitter": 0.1}
+    assert config.run("a", 0).model.options == {"mxa_stages": [0], "mxa_region": "moments"}
+
+
+def test_a_cell_is_distilled_and_changes_how() -> None:
+    cells = {"a": Cell(), "b": Cell(distilled=True, changes={"kd": {"regions": 1.0, "alpha": 0.2}})}
+    run = grid(cells=cells).run("b", 0)
+    assert (run.kd.teachers, run.kd.regions, run.kd.alpha) == (("teachers/one",), 1.0, 0.2)
+
+
+def test_a_cell_may_give_fractions_of_epochs() -> None:
+    optim = {"warmup_epochs": 2.5, "cooldown_epochs": 1.5, "region_warmup_epochs": 0.5}
+    run = grid(cells={"a": Cell(changes={"optim": optim})}).run("a", 0)
+    assert (run.optim.warmup_epochs, run.optim.cooldown_epochs, run.optim.region_warmup_epochs) == (2.5, 1.5, 0.5)
+
+
+def test_cells_are_scored_on_the_same_images() -> None:
+    cells = {"a": Cell(), "b": Cell(changes={"data": {"split_seed": 1}})}
+    with pytest.raises(ConfigError, match=r"cells\.b\.changes\.data: .* only data\.policy may differ"):
+        grid(cells=cells).run("b", 0)
+    cells = {"a": Cell(), "b": Cell(changes={"data": {"policy": {"uncertain": "u-zeros"}}})}
+    assert grid(cells=cells).run("b", 0).data.policy.uncertain == "u-zeros"
 
 
 def test_an_own_teacher_is_a_run_of_the_first_seed() -> None:

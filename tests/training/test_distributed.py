@@ -21,16 +21,24 @@ import torch.distributed as dist
 import yaml
 from torch import nn
 
-from conftest import small_config, write_chexpert
+from conftest import same_state, small_config, write_chexpert
 from killed import wait_until
 from mxa.data.images import read_grey
 from mxa.data.loader import EpochSampler
 from mxa.data.options import read
 from mxa.errors import ConfigError, DataError
 from mxa.models.artifact import load
+from mxa.models.build import build_model
 from mxa.training.config import KdConfig, ModelConfig, OptimConfig, TrainConfig
 from mxa.training.distillation import DistillationLoss
-from mxa.training.distributed import average_buffers, everybodys, from_first, gather_rows, total
+from mxa.training.distributed import (
+    average_buffers,
+    everybodys,
+    from_first,
+    gather_rows,
+    total,
+    with_shared_batch_norm,
+)
 from mxa.training.losses import masked_bce_with_logits
 from mxa.training.region_watch import box_statistics, read_regions
 from mxa.training.run import train
@@ -412,6 +420,19 @@ def test_more_processes_than_validation_images_are_refused(root: Path, tmp_path:
     config = replace(small_config(root, tmp_path / "run", replace(OPTIM, batch_size=20)), devices=20)
     with pytest.raises(DataError, match=r"17 images, fewer than there are processes \(20\)"):
         train(config)
+
+
+@pytest.mark.parametrize("name", ["mxa_efficientvit_m0", "densenet121", "efficientnet_b0", "resnet18"])
+def test_shared_batch_norm_is_the_same_network(name: str) -> None:
+    """timm's DenseNets apply the activation inside the norm, which torch's own conversion forgets."""
+    torch.manual_seed(0)
+    network = build_model(name, 14, 64).eval()
+    image, state = torch.randn(2, 1, 64, 64), {key: value.clone() for key, value in network.state_dict().items()}
+    before = network(image)
+    shared = with_shared_batch_norm(network)
+    assert any(isinstance(module, nn.SyncBatchNorm) for module in shared.modules())
+    torch.testing.assert_close(shared(image), before, rtol=0, atol=0)
+    assert same_state(state, shared.state_dict())
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")

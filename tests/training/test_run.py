@@ -5,9 +5,11 @@ import importlib.metadata
 import json
 import shutil
 import signal
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import lightning as lt
 import numpy as np
@@ -139,17 +141,27 @@ def test_resuming_gives_the_uninterrupted_run(
     histories = [(folder / "history.csv").read_text().splitlines() for folder in (whole.folder, resumed)]
     assert [len(lines) for lines in histories] == [4, 4]
     assert [line.split(",")[-1] for line in histories[0]] == [line.split(",")[-1] for line in histories[1]]
+    with (resumed / "history.csv").open(newline="") as stream:
+        assert all(float(row["images_per_s"]) > 0 for row in csv.DictReader(stream)), "also of the epoch it began in"
     regions = [(folder / "regions.csv").read_text() for folder in (whole.folder, resumed)]
     assert regions[0].count("\n") == 1 + 3 * 6, "three epochs of M0's six blocks"
     assert regions[0] == regions[1]
 
 
-@pytest.mark.parametrize("step", [5, 8])
-def test_resuming_with_a_rate_of_the_regions_own(
-    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+@pytest.mark.parametrize(
+    ("step", "changes"),
+    [
+        (5, {"optim": replace(OPTIM, region_lr=3.0, region_warmup_epochs=1.2)}),
+        (8, {"optim": replace(OPTIM, region_lr=3.0, region_warmup_epochs=1.2)}),
+        (8, {"model": ModelConfig("mxa_efficientvit_m0", options={"mxa_jitter": 0.2})}),
+        (5, {"model": ModelConfig("resnet10t", options={"drop_rate": 0.3})}),
+    ],
+    ids=["regions' rate of 0, before it rises", "and after", "shaken boxes", "dropout"],
+)
+def test_resuming_with_what_has_a_state_of_its_own(
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int, changes: dict[str, Any]
 ) -> None:
-    """Their rate is 0 for 6 steps: stopped before it rises, and after."""
-    config = replace(config, optim=replace(OPTIM, region_lr=3.0, region_warmup_epochs=1.2))
+    config = replace(config, **changes)
     whole = train(replace(config, out=str(tmp_path / "whole"))).folder
     interrupt_at(monkeypatch, step)
     with pytest.raises(TrainingInterrupted):
@@ -203,6 +215,26 @@ def test_signals_are_given_back(config: TrainConfig, monkeypatch: pytest.MonkeyP
     with pytest.raises(TrainingInterrupted):
         train(config)
     assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.parametrize(("pause", "raised"), [(0.0, TrainingInterrupted), (1.5, KeyboardInterrupt)])
+def test_a_second_signal_stops_at_once_unless_it_is_the_first_once_more(
+    config: TrainConfig, monkeypatch: pytest.MonkeyPatch, pause: float, raised: type[BaseException]
+) -> None:
+    """A grid's runs hear of Ctrl-C from the terminal and from their grid."""
+    original = ClassifierModule.training_step
+
+    def training_step(self: ClassifierModule, *arguments: object) -> object:
+        if self.global_step == 2:
+            signal.raise_signal(signal.SIGTERM)
+            time.sleep(pause)
+            signal.raise_signal(signal.SIGINT)
+        return original(self, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(ClassifierModule, "training_step", training_step)
+    with pytest.raises(raised):
+        train(config)
+    assert (Path(config.out) / "checkpoints" / "last.ckpt").exists() == (raised is TrainingInterrupted)
 
 
 def test_a_loss_that_is_not_finite_names_the_images(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -456,6 +488,10 @@ def test_how_far_a_run_is(finished: TrainConfig, tmp_path: Path) -> None:
     assert (folder / "checkpoints" / "last.ckpt").is_file()
     assert state(one) == "started"
     assert train(one, resume=True).model == folder / "model"
+    assert state(one) == "finished"
+    shutil.rmtree(folder / "validation")
+    assert state(one) == "started", "killed between saving the model and scoring it"
+    assert train(one, resume=True).validation is not None
     assert state(one) == "finished"
     shutil.rmtree(folder / "model")
     (folder / "checkpoints" / "last.ckpt").unlink()

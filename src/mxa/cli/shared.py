@@ -1,6 +1,5 @@
 """What the commands share: options of a data set, progress, figures in a line."""
 
-import logging
 import os
 from collections.abc import Callable
 from dataclasses import fields
@@ -56,12 +55,6 @@ def data_options(parser: ArgumentParser, options: Namespace, root: str) -> DataO
 def optional_path(name: str | None) -> Path | None:
     """A path, where one was given."""
     return None if name is None else Path(name)
-
-
-def quiet_lightning() -> None:
-    """Its own remarks (hardware found, tips) would drown ours. It sets its loggers up on import: call this after."""
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def advance(bar: "tqdm[Any]") -> Callable[[int, int], None]:

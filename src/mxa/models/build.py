@@ -43,6 +43,10 @@ def build_model(
             f"downloaded ({error}); get {cfg.hf_hub_id if cfg is not None else name} on a machine with a network and "
             "copy its cache folder, or train without model.pretrained"
         ) from error
+    except RuntimeError as error:
+        if not pretrained:
+            raise
+        raise ConfigError(f"model.pretrained: {name} has no weights to start from ({error}); leave it out") from error
     except (TypeError, ValueError) as error:
         raise ConfigError(f"model.options {dict(options or {})} do not fit {name}: {error}") from error
     return model

@@ -68,6 +68,8 @@ class MxaEfficientVit(EfficientVitMsra):
         super().__init__(**kwargs)
         if not set(mxa_stages) <= set(range(len(self.stages))):
             raise ValueError(f"mxa_stages must be among {list(range(len(self.stages)))}, got {list(mxa_stages)}")
+        if own and not mxa_stages:
+            raise ValueError(f"mxa_stages is empty, so {', '.join(f'mxa_{name}' for name in own)} would do nothing")
         options = MxaOptions(**own)
         self.mxa_source = options.source
         finer = {

@@ -35,18 +35,19 @@ class Change:
 
 
 def changes(config: ReproduceConfig) -> list[Change]:
-    """Compare every cell's finished runs with those of the cell that it builds on.
+    """Compare every cell's finished runs with those of the cells that it is compared with.
 
     Raises:
         OSError: a run is not finished.
     """
-    return [_change(config, key) for key in config.cells]
+    found = []
+    for key in config.cells:
+        others = config.compared_with(key)
+        found += [_change(config, key, other) for other in others] or [Change(key, "", {}, ())]
+    return found
 
 
-def _change(config: ReproduceConfig, key: str) -> Change:
-    versus = config.cells[key].versus
-    if not versus:
-        return Change(key, "", {}, ())
+def _change(config: ReproduceConfig, key: str, versus: str) -> Change:
     declared = _differences(config.run(versus, config.seeds[0]).to_dict(), config.run(key, config.seeds[0]).to_dict())
     unexpected: list[str] = []
     for seed in config.seeds:

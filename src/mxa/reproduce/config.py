@@ -21,9 +21,12 @@ class Cell:
     """Its name in tables and figures; empty is its key."""
     versus: str = ""
     """The cell that it is compared with and whose changes it takes over; empty starts from ``base``."""
+    also: list[str] = field(default_factory=list)
+    """Further cells that it is compared with; it takes nothing over from them. So a cell can stand beside a control of
+    the same cost as well."""
     changes: dict[str, Any] = field(default_factory=dict)
     """Options of `mxa train` that differ from ``versus``, nested as in a configuration file, for example {model: {name:
-    mxa_efficientvit_m5}}."""
+    mxa_efficientvit_m5}}. What model.options has there stays, unless it is named."""
     distilled: bool = False
     """Distil from the grid's teacher (sets kd.teacher and, with ``teacher_cache``, kd.cache); taken over like the
     changes."""
@@ -59,7 +62,8 @@ class ReproduceConfig:
     phantom: int = 0
     """Draw a phantom of this many images into the grid's folder and use it as data; 0 takes ``base.data``."""
     split: str = "test"
-    """What is scored: test, or valid, which also chose the epoch and so flatters every cell alike."""
+    """What is scored: test, or valid, which also chose the epoch and so flatters every cell alike. Each has its own
+    report, in a folder of its name."""
     groups: dict[str, list[str]] = field(default_factory=dict)
     """Findings whose mean AUROC is compared too, by the group's name, for example {small: [Lung Lesion, Fracture]}."""
     shown: str = "Pneumonia"
@@ -94,6 +98,7 @@ class ReproduceConfig:
             if not key.replace("_", "").replace("-", "").isalnum():
                 raise ConfigError(f"the cell {key!r} cannot be a folder's name; use letters, digits, _ and -")
             self.lineage(key)
+            self._check_comparisons(key)
         if any(self.is_distilled(key) for key in self.cells) and not (self.teacher or self.teacher_changes):
             raise ConfigError("a cell is distilled, but there is neither teacher nor teacher_changes")
 
@@ -117,6 +122,20 @@ class ReproduceConfig:
             key = self.cells[key].versus
         return found[::-1]
 
+    def compared_with(self, key: str) -> list[str]:
+        """The cells that a cell is compared with, the one that it builds on first."""
+        cell = self.cells[key]
+        return [*([cell.versus] if cell.versus else []), *cell.also]
+
+    def _check_comparisons(self, key: str) -> None:
+        others = self.compared_with(key)
+        for other in self.cells[key].also:
+            if other not in self.cells or other == key or others.count(other) > 1:
+                raise ConfigError(
+                    f"cells.{key}.also names {other!r}; it must be another cell that versus does not name, once: "
+                    f"{', '.join(self.cells)}"
+                )
+
     def is_distilled(self, key: str) -> bool:
         """Whether a cell, or one that it builds on, is distilled."""
         return any(self.cells[one].distilled for one in self.lineage(key))
@@ -127,6 +146,11 @@ class ReproduceConfig:
     def folder(self) -> Path:
         """The grid's folder."""
         return Path(self.out)
+
+    @property
+    def report_folder(self) -> Path:
+        """Where the scored split's report is written."""
+        return self.folder / self.split
 
     @property
     def data_folder(self) -> Path:
@@ -152,9 +176,14 @@ class ReproduceConfig:
         """
         config = self.shared()
         for one in self.lineage(key):
-            config = with_changes(config, self.cells[one].changes, f"cells.{one}.changes")
             if self.cells[one].distilled:
                 config = replace(config, kd=self._taught(config.kd))
+            config = with_changes(config, self.cells[one].changes, f"cells.{one}.changes")
+        if replace(config.data, policy=self.base.data.policy) != self.shared().data:
+            raise ConfigError(
+                f"cells.{key}.changes.data: all cells are scored on the same images and findings, so only data.policy "
+                "may differ; another data set is another grid"
+            )
         return replace(config, out=str(self.folder / "cells" / key / f"seed-{seed}"), seed=seed)
 
     def teacher_run(self) -> TrainConfig:
@@ -184,7 +213,7 @@ def with_changes(config: TrainConfig, changes: Mapping[str, Any], where: str) ->
 
     Args:
         config: what to change.
-        changes: nested as in a configuration file.
+        changes: nested as in a configuration file; a mapping such as model.options is added to.
         where: names the changes in messages.
 
     Raises:
@@ -211,7 +240,7 @@ def _replace(part: Any, changes: Mapping[str, Any], where: str) -> Any:
             values[name] = _replace(old, value, place)
         else:
             _require_kind(old, value, place)
-            values[name] = value
+            values[name] = {**old, **value} if isinstance(old, dict) else value
     return replace(part, **values)
 
 

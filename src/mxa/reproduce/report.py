@@ -1,5 +1,6 @@
 """The finished grid as a page, figures, and the same numbers as JSON, CSV, Markdown and LaTeX."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from mxa.training.provenance import environment
 
 
 def write_grid_report(config: ReproduceConfig) -> Path:
-    """Summarise the finished grid: ``report.html``, ``results.json``, ``tables*``, and the figures as PNG.
+    """Summarise the finished grid in the split's folder: ``report.html``, ``results.json``, ``tables*``, and figures.
 
     Returns:
         The page.
@@ -47,10 +48,12 @@ def write_grid_report(config: ReproduceConfig) -> Path:
     regions = _regions(config, summary)
     if isinstance(regions, Chart):
         drawn["figure2"] = regions
-    write_tables(config.folder, shown)
-    write_charts(config.folder, drawn)
-    write_json(config.folder / "results.json", _numbers(config, summary, found))
-    page = config.folder / "report.html"
+    folder = config.report_folder
+    folder.mkdir(exist_ok=True)
+    write_tables(folder, shown)
+    write_charts(folder, drawn)
+    write_json(folder / "results.json", _numbers(config, summary, found))
+    page = folder / "report.html"
     write_page(
         page, "mxa reproduce", _sections(config, summary, shown, drawn, regions, found), _provenance(config, summary)
     )
@@ -85,7 +88,7 @@ def _gains(config: ReproduceConfig, summary: Summary) -> Figure:
     several = len(config.seeds) > 1
     groups: dict[str, list[figures.ForestRow]] = {}
     for key, cell in summary.cells.items():
-        if versus := config.cells[key].versus:
+        for versus in config.compared_with(key):
             gains = cell.gains(summary.cells[versus])
             found = {
                 "All labels pooled (micro)": gains.micro,
@@ -125,7 +128,7 @@ def _sections(
         "Each cell differs from the one that it is compared with in the named options alone."
         if not strange
         else "More than the named options differs, see the last column: "
-        + ", ".join(config.title(change.cell) for change in strange)
+        + ", ".join(dict.fromkeys(config.title(change.cell) for change in strange))
         + " cannot be compared fairly."
     )
     two: Picture | str = (
@@ -184,7 +187,7 @@ def _scored(config: ReproduceConfig, summary: Summary) -> str:
 def _numbers(config: ReproduceConfig, summary: Summary, found: list[Change]) -> dict[str, Any]:
     cells = {}
     for key, cell in summary.cells.items():
-        versus = config.cells[key].versus
+        versus, also = config.cells[key].versus, config.cells[key].also
         cells[key] = {
             "title": cell.title,
             "seeds": list(config.seeds),
@@ -195,6 +198,7 @@ def _numbers(config: ReproduceConfig, summary: Summary, found: list[Change]) -> 
             "images_per_s": cell.images_per_s,
             "against": versus or None,
             "change": _change(cell.gains(summary.cells[versus]), config, summary) if versus else None,
+            "also": {other: _change(cell.gains(summary.cells[other]), config, summary) for other in also},
             "published": config.cells[key].published or None,
         }
     checked = [
@@ -229,7 +233,7 @@ def _interval(interval: Interval | None) -> dict[str, Any] | None:
 def _provenance(config: ReproduceConfig, summary: Summary) -> dict[str, str]:
     here = environment()
     return {
-        "command": " ".join(here["command"]),
+        "command": shlex.join(here["command"]),
         "configuration": f"{config.folder / 'reproduce.yaml'}; each run's own in cells/NAME/seed-N/config.yaml",
         "seeds": ", ".join(map(str, config.seeds)),
         "labels": f"label table {summary.table.fingerprint()[:16]} ({config.split} split)",

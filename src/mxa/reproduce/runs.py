@@ -18,9 +18,12 @@ import yaml
 from mxa.data.options import read
 from mxa.data.phantom import make_phantom
 from mxa.errors import ConfigError, DataError
+from mxa.evaluation.files import write_json
 from mxa.models.artifact import load
 from mxa.predict import predict_dataset
 from mxa.processes import follow_parent, leave
+from mxa.quiet import quiet_lightning
+from mxa.reproduce.checks import check_grid
 from mxa.reproduce.config import ReproduceConfig
 from mxa.training.callbacks import TrainingInterrupted
 from mxa.training.config import TrainConfig, since_then
@@ -34,16 +37,21 @@ CONFIG_FILE = "reproduce.yaml"
 FREE = ("jobs", "replicates", "shown", "groups", "split", "seeds")
 """Options that may change between two calls, as no run depends on them; seeds and cells may also be added."""
 
+RUNS_OF_A_CELL = ("versus", "changes", "distilled")
+"""What a cell's runs depend on; its title and what else it is compared with may change."""
+
 
 def run_grid(config: ReproduceConfig) -> None:
     """Make everything that the report needs: data, teacher, and every cell's runs with their predictions.
 
     Raises:
-        ConfigError: the grid's folder is of other options, or an option is wrong.
+        ConfigError: the grid's folder is of other options, or an option is wrong: found before anything runs.
+        ArtifactError: the teacher is no saved model, found as early.
         DataError: a run failed; it names the run.
         TrainingInterrupted: stopped from outside; the same call goes on.
     """
-    runs = {key: [config.run(key, seed) for seed in config.seeds] for key in config.cells}  # refuses before it works
+    runs = {key: [config.run(key, seed) for seed in config.seeds] for key in config.cells}
+    check_grid(config)
     _claim_folder(config)
     _draw(config)
     _teach(config)
@@ -59,7 +67,7 @@ def _claim_folder(config: ReproduceConfig) -> None:
     text = yaml.safe_dump({**_plain(config.to_dict()), "jobs": 0}, sort_keys=False, allow_unicode=True)
     if file.exists():
         stored, wanted = (yaml.safe_load(one) for one in (file.read_text(encoding="utf-8"), text))
-        differ = _differing(stored, wanted)
+        differ = _differing(stored, wanted, [key for key in config.cells if (config.folder / "cells" / key).exists()])
         if differ:
             raise ConfigError(
                 f"{config.folder} was started with other options ({', '.join(differ)} differ); use another out, or "
@@ -71,12 +79,16 @@ def _claim_folder(config: ReproduceConfig) -> None:
     file.write_text(text, encoding="utf-8")
 
 
-def _differing(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
-    """The options, and cells of both, that are not as they were."""
+def _differing(stored: Mapping[str, Any], wanted: Mapping[str, Any], begun: Sequence[str]) -> list[str]:
+    """The options, and cells that have runs already, that are not as they were."""
     stored = {**stored, "base": _plain(since_then(stored.get("base", {})))}
     names = [name for name in wanted if name not in (*FREE, "cells") and stored.get(name) != wanted[name]]
-    known = stored.get("cells", {})
-    return names + [f"cells.{key}" for key, cell in wanted["cells"].items() if known.get(key, cell) != cell]
+    known, now = stored.get("cells", {}), wanted["cells"]
+    return names + [
+        f"cells.{key}"
+        for key in begun
+        if key in known and any(known[key].get(name) != now[key][name] for name in RUNS_OF_A_CELL)
+    ]
 
 
 def _plain(value: Any) -> Any:
@@ -116,6 +128,7 @@ def _train_all(runs: Sequence[TrainConfig], jobs: int) -> None:
             run_one(one)
         return
     context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
+    others = multiprocessing.active_children()
     places: Queue[int] = context.Queue()
     for k in range(at_once):
         places.put(k)
@@ -125,7 +138,10 @@ def _train_all(runs: Sequence[TrainConfig], jobs: int) -> None:
             for done in as_completed(waiting):
                 done.result()
         except BaseException:
-            pool.shutdown(cancel_futures=True)
+            pool.shutdown(wait=False, cancel_futures=True)
+            for child in multiprocessing.active_children():
+                if child not in others:
+                    child.terminate()  # its run takes its last step and saves itself
             raise
 
 
@@ -138,11 +154,14 @@ def _settle(places: "Queue[int]", at_once: int, devices: int) -> None:
     follow_parent(_stop)
     place = places.get()
     if devices:
-        os.environ["CUDA_VISIBLE_DEVICES"] = str(place % devices)
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        names = visible.split(",") if visible else [str(number) for number in range(devices)]
+        os.environ["CUDA_VISIBLE_DEVICES"] = names[place % devices]
     else:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // at_once))
     logging.basicConfig(format=f"[{place}] %(message)s")
     logging.getLogger("mxa").setLevel(logging.INFO)
+    quiet_lightning()
 
 
 def _stop() -> None:
@@ -201,4 +220,4 @@ def _predict(config: TrainConfig, split: str) -> None:
     result = predictions.evaluate(table.target, table.mask)
     out.mkdir(exist_ok=True)
     predictions.write_csv(out / "predictions.csv")
-    (out / "metrics.json").write_text(json.dumps(result.to_dict(), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    write_json(out / "metrics.json", result.to_dict())

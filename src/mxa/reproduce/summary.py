@@ -7,7 +7,6 @@ the interval over both, see :mod:`mxa.reproduce.gain`.
 """
 
 import csv
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from mxa.data.table import Table
 from mxa.evaluation.bootstrap import Bootstrap, Draws
 from mxa.evaluation.intervals import Interval
 from mxa.evaluation.metrics import FloatArray
-from mxa.evaluation.predictions import read_csv
+from mxa.evaluation.predictions import Predictions, read_csv
 from mxa.labels import LabelSet
 from mxa.models.artifact import load
 from mxa.models.cost import forward_flop
@@ -80,7 +79,8 @@ class CellSummary:
     Attributes:
         key: of the cell.
         title: its name in tables.
-        runs: per seed the figures of the scored split, as :meth:`mxa.evaluation.metrics.Evaluation.to_dict` gives them.
+        runs: per seed the figures of the scored split, as :meth:`mxa.evaluation.metrics.Evaluation.to_dict` gives them,
+            by the labels of the grid's base.
         areas: per seed.
         epochs: per seed the validation micro AUROC of the raw weights after each epoch.
         images_per_s: training speed, median over epochs and seeds.
@@ -137,17 +137,18 @@ def summarise(config: ReproduceConfig) -> Summary:
 
 def _cell(config: ReproduceConfig, key: str, table: Table, draws: Draws) -> CellSummary:
     folders = [Path(config.run(key, seed).out) for seed in config.seeds]
+    predicted = [_predictions(folder / config.split / "predictions.csv", table) for folder in folders]
     histories = [_history(folder) for folder in folders]
-    one = load(folders[0] / "model")
+    model = load(folders[0] / "model")
     return CellSummary(
         key,
         config.title(key),
-        tuple(json.loads((folder / config.split / "metrics.json").read_text(encoding="utf-8")) for folder in folders),
-        tuple(_areas(folder / config.split / "predictions.csv", table, draws) for folder in folders),
+        tuple(one.evaluate(table.target, table.mask).to_dict() for one in predicted),
+        tuple(_areas(one.probability, table, draws) for one in predicted),
         tuple(tuple(float(row["val/auroc_micro"]) for row in rows) for rows in histories),
         float(np.median([float(row["images_per_s"]) for rows in histories for row in rows])),
-        sum(parameter.numel() for parameter in one.model.parameters()),
-        forward_flop(one.model, one.preprocess.size),
+        sum(parameter.numel() for parameter in model.model.parameters()),
+        forward_flop(model.model, model.preprocess.size),
     )
 
 
@@ -156,8 +157,12 @@ def _history(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(stream))
 
 
-def _areas(file: Path, table: Table, draws: Draws) -> Areas:
-    score = read_csv(file, table.labels).join(table.frame["path"].tolist()).probability
+def _predictions(file: Path, table: Table) -> Predictions:
+    """In the table's order. Its labels score all cells alike: a cell's own policy may take uncertain ones otherwise."""
+    return read_csv(file, table.labels).join(table.frame["path"].tolist())
+
+
+def _areas(score: FloatArray, table: Table, draws: Draws) -> Areas:
     findings = draws.auroc(score, table.target, table.mask)
     return Areas(draws.auroc_micro(score, table.target, table.mask), findings.macro(), findings)
 

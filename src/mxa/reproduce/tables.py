@@ -1,5 +1,7 @@
 """The paper's Tables 3, 4 and 5 from our runs, the published numbers beside them, and what changed between cells."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from mxa.evaluation.intervals import Interval
@@ -30,7 +32,7 @@ def overall(config: ReproduceConfig, summary: Summary) -> Table:
 
 
 def ablation(config: ReproduceConfig, summary: Summary) -> Table:
-    """Table 4: every cell, and what its change brings."""
+    """Table 4: every cell, and what its change brings; a row more for each further comparison."""
     header = (
         "Configuration",
         "Loss",
@@ -49,15 +51,14 @@ def ablation(config: ReproduceConfig, summary: Summary) -> Table:
     )
     rows = []
     for key, cell in summary.cells.items():
-        paper, versus = _published(config, key), config.cells[key].versus
-        gain: tuple[TableCell, ...] = (NONE,) * 5
-        if versus:
-            other = summary.cells[versus]
-            gains = cell.gains(other)
-            gain = (other.title, *_both(gains.micro), *_both(gains.macro))
+        paper = _published(config, key)
         own = (spread(cell.values(name)) for name in ("loss", "auroc_micro", "auroc_macro"))
         cost = (cell.parameters, round(cell.flop / 1e6), round(cell.images_per_s))
-        rows.append((cell.title, *own, *gain, *cost, quote(paper.ablation_loss), quote(paper.ablation_auroc)))
+        rest = (*cost, quote(paper.ablation_loss), quote(paper.ablation_auroc))
+        gains = [_gain(cell, summary.cells[other]) for other in config.compared_with(key)]
+        gain, *further = gains or [(NONE,) * 5]
+        rows.append((cell.title, *own, *gain, *rest))
+        rows += [(cell.title, *(NONE,) * 3, *one, *(NONE,) * len(rest)) for one in further]
     caption = (
         f"Table 4. {SPREAD}. Changes: mean over the seeds of the paired difference, with its 95% interval over "
         f"patients (bootstrap, {config.replicates} replicates, BCa), which is about these very runs; and over patients "
@@ -66,12 +67,16 @@ def ablation(config: ReproduceConfig, summary: Summary) -> Table:
     return Table(header, tuple(rows), caption)
 
 
+def _gain(cell: CellSummary, other: CellSummary) -> tuple[TableCell, ...]:
+    gains = cell.gains(other)
+    return (other.title, *_both(gains.micro), *_both(gains.macro))
+
+
 def by_seed(config: ReproduceConfig, summary: Summary) -> Table:
     """The paired differences, one seed at a time: does a change help every time?"""
     rows: list[tuple[TableCell, ...]] = []
     for key, cell in summary.cells.items():
-        if versus := config.cells[key].versus:
-            other = summary.cells[versus]
+        for other in (summary.cells[one] for one in config.compared_with(key)):
             for seed, one, two in zip(config.seeds, cell.areas, other.areas, strict=True):
                 gain = one.minus(two)
                 shown = (signed(gain.micro.interval()), signed(gain.macro.interval()))
@@ -87,14 +92,9 @@ def by_group(config: ReproduceConfig, summary: Summary) -> Table:
         columns = [summary.labels.index(finding) for finding in findings]
         for key, cell in summary.cells.items():
             values = np.array([float(one.group(columns).estimate[0]) for one in cell.areas])
-            gain: tuple[TableCell, ...] = (NONE,) * 5
-            if versus := config.cells[key].versus:
-                other = summary.cells[versus]
-                found = cell.gains(other).group(columns)
-                alone, both = _both(found)
-                ps = (NONE if p is None else p for p in (found.p_over_patients(), found.p_over_both()))
-                gain = (other.title, alone, next(ps), both, next(ps))
-            rows.append((name, cell.title, spread(values), *gain))
+            gains = [_group_gain(cell, summary.cells[other], columns) for other in config.compared_with(key)]
+            own, *further = gains or [(NONE,) * 5]
+            rows += [(name, cell.title, spread(values), *own), *((name, cell.title, NONE, *one) for one in further)]
     header = ("Group", "Configuration", "AUROC", "Against", "Change", "p", "Change, seeds too", "p, seeds too")
     named = "; ".join(f"{name}: {', '.join(findings)}" for name, findings in config.groups.items())
     caption = (
@@ -102,6 +102,13 @@ def by_group(config: ReproduceConfig, summary: Summary) -> Table:
         "for looking several times."
     )
     return Table(header, tuple(rows), caption)
+
+
+def _group_gain(cell: CellSummary, other: CellSummary, columns: Sequence[int]) -> tuple[TableCell, ...]:
+    found = cell.gains(other).group(columns)
+    alone, both = _both(found)
+    p, p_both = (NONE if one is None else one for one in (found.p_over_patients(), found.p_over_both()))
+    return other.title, alone, p, both, p_both
 
 
 def per_finding(config: ReproduceConfig, summary: Summary) -> Table:
@@ -120,7 +127,7 @@ def per_finding(config: ReproduceConfig, summary: Summary) -> Table:
 
 
 def what_changed(config: ReproduceConfig, found: list[Change]) -> Table:
-    """One row per option that differs between a cell and the one it builds on, from the runs' stored configurations."""
+    """One row per option that differs between two compared cells, from the runs' stored configurations."""
     rows: list[tuple[TableCell, ...]] = []
     for change in found:
         title = config.title(change.cell)

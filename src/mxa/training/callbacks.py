@@ -15,6 +15,8 @@ from types import FrameType
 from typing import Any
 
 import lightning as lt
+import numpy as np
+import torch
 from lightning.pytorch.callbacks import TQDMProgressBar
 
 from mxa.errors import MxaError
@@ -24,6 +26,8 @@ log = logging.getLogger(__name__)
 
 AGREE_STEPS = 20
 """Processes that train together ask each other this often whether one was told to stop: asking waits for the device."""
+SAME_REQUEST = 1.0
+"""Seconds within which a second signal to stop is the first once more."""
 
 
 class TrainingInterrupted(MxaError):
@@ -34,8 +38,9 @@ class StopPolitely(lt.Callback):
     """On Ctrl-C or a termination signal: finish the step, save ``last.ckpt``, raise :class:`TrainingInterrupted`.
 
     Stopping inside a step could save an optimiser that has updated half of the weights. A second signal is the usual,
-    immediate stop; the run then resumes from the last epoch's end. A signal during validation waits for the next
-    training step.
+    immediate stop; the run then resumes from the last epoch's end. One that follows within :data:`SAME_REQUEST` is the
+    first once more: a terminal and a scheduler tell all processes, and a grid then tells those that it has started. A
+    signal during validation waits for the next training step.
 
     Args:
         checkpoint: where to save.
@@ -43,7 +48,7 @@ class StopPolitely(lt.Callback):
 
     def __init__(self, checkpoint: Path) -> None:
         self.checkpoint = checkpoint
-        self._asked = False
+        self._asked_at: float | None = None
         self._previous: dict[int, Any] = {}
 
     @contextmanager
@@ -68,7 +73,7 @@ class StopPolitely(lt.Callback):
         Lightning has put a handler before ours meanwhile that talks to the other processes at once, which waits for
         ever where one is busy with something else, such as a checkpoint.
         """
-        if not self._asked:
+        if self._asked_at is None:
             self._take()
 
     def on_train_batch_end(self, trainer: lt.Trainer, *args: Any) -> None:
@@ -88,9 +93,10 @@ class StopPolitely(lt.Callback):
 
     def _all_agree(self, trainer: lt.Trainer, *, now: bool) -> bool:
         """Whether any process was asked to stop; several processes talk about it only ``now`` and then."""
+        asked = self._asked_at is not None
         if trainer.world_size == 1:
-            return self._asked
-        return now and bool(trainer.strategy.reduce_boolean_decision(self._asked, all=False))
+            return asked
+        return now and bool(trainer.strategy.reduce_boolean_decision(asked, all=False))
 
     def _stop(self, trainer: lt.Trainer) -> None:
         raise TrainingInterrupted(
@@ -99,13 +105,37 @@ class StopPolitely(lt.Callback):
         )
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
-        self._asked = True
-        self._give_back()
-        log.warning("stopping after this step (again to stop at once)")
+        now = time.monotonic()
+        if self._asked_at is None:
+            self._asked_at = now
+            log.warning("stopping after this step (again to stop at once)")
+        elif now - self._asked_at > SAME_REQUEST:
+            self._give_back()
+            signal.raise_signal(number)
 
     def _give_back(self) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
+
+
+class SeedEachBatch(lt.Callback):
+    """Seed what a batch draws at random (dropout, shaken boxes) by the run's seed, process, epoch and batch.
+
+    A resumed run then draws what it would have drawn, and each process for itself.
+
+    Args:
+        seed: of the run.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def on_train_batch_start(
+        self, trainer: lt.Trainer, pl_module: lt.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Before its forward pass; no device is waited for."""
+        mixed = np.random.SeedSequence([self.seed, trainer.global_rank, trainer.current_epoch, batch_idx])
+        torch.manual_seed(int(mixed.generate_state(1, np.uint64)[0]))
 
 
 class EpochRows:
@@ -157,12 +187,16 @@ class History(lt.Callback):
         self._rate = 0.0
 
     def on_train_start(self, trainer: lt.Trainer, pl_module: lt.LightningModule) -> None:
-        """A resumed run repeats the epochs after its checkpoint: drop their rows."""
+        """A resumed run repeats the epochs after its checkpoint: drop their rows. It may begin inside an epoch."""
+        self._start_clock()
         if trainer.is_global_zero:
             self.rows.rewind(trainer.current_epoch)
 
     def on_train_epoch_start(self, trainer: lt.Trainer, pl_module: lt.LightningModule) -> None:
-        """Start the clock."""
+        """Every epoch has its own speed."""
+        self._start_clock()
+
+    def _start_clock(self) -> None:
         self._start, self._images = time.monotonic(), 0
 
     def on_train_batch_end(

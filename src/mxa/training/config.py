@@ -4,6 +4,7 @@ The defaults are the paper's [6.2, 6.3]. Where the paper's text leaves a choice,
 made.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -19,7 +20,7 @@ KD_TYPES = ("soft", "hard")
 
 
 def _require(condition: bool, name: str, value: object, wanted: str) -> None:
-    if not condition:
+    if not condition or (isinstance(value, float) and not math.isfinite(value)):
         raise ConfigError(f"{name} is {value!r}; it must be {wanted}")
 
 
@@ -61,9 +62,9 @@ class OptimConfig:
     """Where the cosine ends, and the rate of the cool-down; scaled like ``lr``."""
     warmup_lr: float = 1e-6
     """Where the warm-up starts; scaled like ``lr``."""
-    warmup_epochs: float = 5
+    warmup_epochs: float = 5.0
     """Linear rise from ``warmup_lr``, cut off the cosine's beginning as in timm."""
-    cooldown_epochs: float = 10
+    cooldown_epochs: float = 10.0
     """Epochs at ``min_lr`` at the end. (The paper's decay rate 0.1 and 30 decay epochs belong to timm's step schedule
     and do nothing in a cosine of one cycle; there is no option for them.)"""
     weight_decay: float = 0.025
@@ -76,7 +77,7 @@ class OptimConfig:
     region_lr: float = 1.0
     """Learning rate of the MXA blocks' region predictors, relative to ``lr``: it multiplies the schedule at every step,
     its warm-up and its end included. 0 keeps their weights as they are."""
-    region_warmup_epochs: float = 0
+    region_warmup_epochs: float = 0.0
     """The region predictors' rate stays 0 for that many epochs, so that the boxes start to move only when the features
     mean something; then it is what it would have been."""
     region_area: float = 0.0
@@ -95,7 +96,7 @@ class OptimConfig:
             self.warmup_epochs < room,
             "optim.warmup_epochs",
             self.warmup_epochs,
-            f"less than epochs - cooldown_epochs = {room}",
+            f"less than epochs - cooldown_epochs = {room:g}; a short run needs fewer of both",
         )
         _require(
             self.region_warmup_epochs < self.epochs,
@@ -185,7 +186,8 @@ class TrainConfig:
     out: str = "runs/train"
     """The run's folder; it must not exist yet, unless the run is resumed."""
     seed: int = 0
-    """Decides initial weights, order, augmentation and random label smoothing."""
+    """Decides initial weights, order, augmentation and dropout. (Random label smoothing has data.policy.seed, the split
+    data.split_seed: the same for all runs on the same data.)"""
     data: DataOptions = field(default_factory=DataOptions)
     preprocess: Preprocess = field(default_factory=Preprocess)
     augment: Augment = field(default_factory=Augment)
@@ -216,6 +218,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
             raise ConfigError(f"precision is {self.precision!r}; choose one of {', '.join(PRECISIONS)}")
+        _require(self.seed >= 0, "seed", self.seed, "0 or more")
         _require(self.workers >= -1, "workers", self.workers, "-1 (choose), 0 or more")
         _require(self.cache_gib >= 0, "cache_gib", self.cache_gib, "0 or more")
         for name in ("devices", "nodes"):

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.distributed as dist
+from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
 
 Shared = TypeVar("Shared")
@@ -36,6 +37,16 @@ class Place(NamedTuple):
 
 
 ALONE = Place()
+
+
+def with_shared_batch_norm(network: nn.Module) -> nn.Module:
+    """The network with batch norm over the images of all processes; weights and their names stay.
+
+    By timm's conversion: torch's, which is Lightning's too, puts a bare batch norm in the place of those of timm's that
+    apply the activation as well (DenseNets, EfficientNets), and the network is without it.
+    """
+    converted: nn.Module = convert_sync_batchnorm(network)
+    return converted
 
 
 def processes() -> int:

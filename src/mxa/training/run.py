@@ -38,15 +38,16 @@ from mxa.data.table import Table
 from mxa.errors import ConfigError, DataError
 from mxa.evaluation.cases import cases_of
 from mxa.evaluation.figures.style import save as save_figure
+from mxa.evaluation.files import write_json
 from mxa.evaluation.metrics import Evaluation
 from mxa.evaluation.predictions import Predictions
 from mxa.evaluation.tuning import tune
 from mxa.models.artifact import CONFIG_FILE, Architecture, Classifier, load, save
 from mxa.predict import predict_dataset
-from mxa.training.callbacks import History, StopPolitely
+from mxa.training.callbacks import History, SeedEachBatch, StopPolitely
 from mxa.training.config import TrainConfig, since_then
 from mxa.training.distillation import Distiller, make_distiller, open_teacher
-from mxa.training.distributed import Place, disbanding, from_first
+from mxa.training.distributed import Place, disbanding, from_first, with_shared_batch_norm
 from mxa.training.initial import initial_model
 from mxa.training.loaders import batch_augmenter, make_loaders
 from mxa.training.module import ClassifierModule, kinds_of_weights, prefix
@@ -99,7 +100,8 @@ def _train(config: TrainConfig, resume: bool) -> RunResult:
     stopper = StopPolitely(folder / "checkpoints" / "last.ckpt")
     steps = len(table.split("train")) // config.optim.batch_size
     watchers = [History(folder / "history.csv"), WatchRegions(folder / "regions.csv")]
-    trainer = make_trainer(config, [*watchers, *keepers.values(), stopper], steps)
+    seeding = SeedEachBatch(config.seed)
+    trainer = make_trainer(config, [*watchers, *keepers.values(), stopper, seeding], steps)
     place = Place(trainer.global_rank, trainer.world_size)
     checkpoint = _checkpoint(folder, config) if resume else None
     if place.first and not resume:  # the others may find what the first has begun
@@ -124,8 +126,8 @@ def _prepare(
     teacher = open_teacher(config, table)
     lt.seed_everything(config.seed, verbose=False)
     network = initial_model(config.model, table.labels, config.preprocess)
-    if not place.first:
-        torch.manual_seed(config.seed + place.rank)  # the same weights, but dropout of its own
+    if config.sync_batch_norm:
+        network = with_shared_batch_norm(network)
     training, validation = make_loaders(config, table, place)
     datasets = training.dataset, validation.dataset
     distiller = None if teacher is None else make_distiller(config, teacher, table, *datasets)
@@ -152,8 +154,8 @@ def _without_lightnings_remarks() -> Iterator[None]:
 def state(config: TrainConfig) -> Literal["new", "started", "finished"]:
     """How far a run is, for whoever starts many and goes on with them later.
 
-    What a kill left half-made is cleared away: a model that was being saved (its checkpoints are there), or a folder
-    that has no checkpoint yet.
+    What a kill left half-made is cleared away: a model that was being saved or scored (its checkpoints are there), or a
+    folder that has no checkpoint yet.
 
     Raises:
         ConfigError: the folder is of another configuration, or is no run's.
@@ -164,7 +166,7 @@ def state(config: TrainConfig) -> Literal["new", "started", "finished"]:
     if not (folder / "config.yaml").is_file():
         _refuse_existing(folder)
     _refuse_other_config(folder, config)
-    if (folder / "model" / CONFIG_FILE).is_file():
+    if (folder / "model" / CONFIG_FILE).is_file() and (folder / "validation" / "metrics.json").is_file():
         return "finished"
     shutil.rmtree(folder / "model", ignore_errors=True)
     if (folder / "checkpoints" / "last.ckpt").is_file():
@@ -259,10 +261,10 @@ def _refuse_changes(folder: Path, provenance: Mapping[str, Any], distiller: Dist
 def _open_folder(folder: Path, config: TrainConfig, provenance: Mapping[str, Any], distiller: Distiller | None) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.yaml").write_text(_as_yaml(config), encoding="utf-8")
-    _write_json(folder / "environment.json", environment())
-    _write_json(folder / "data.json", provenance)
+    write_json(folder / "environment.json", environment())
+    write_json(folder / "data.json", provenance)
     if distiller is not None:
-        _write_json(folder / "teacher.json", distiller.description)
+        write_json(folder / "teacher.json", distiller.description)
 
 
 def _plain(value: Any) -> Any:
@@ -328,7 +330,7 @@ def _finish(
     result = predictions.evaluate(part.target, part.mask)
     (folder / "validation").mkdir(exist_ok=True)
     predictions.write_csv(folder / "validation" / "predictions.csv")
-    _write_json(folder / "validation" / "metrics.json", result.to_dict())
+    write_json(folder / "validation" / "metrics.json", result.to_dict())  # the last file of a run, whole or not at all
     return RunResult(folder, model, result)
 
 
@@ -370,7 +372,3 @@ def _describe_data(table: Table, config: TrainConfig) -> dict[str, Any]:
 
 def _read_json(file: Path) -> Any:
     return json.loads(file.read_text(encoding="utf-8"))
-
-
-def _write_json(file: Path, value: Any) -> None:
-    file.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")

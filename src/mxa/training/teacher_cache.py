@@ -139,7 +139,7 @@ def fill_cache(config: TrainConfig, progress: Progress | None = None) -> Path:
     called again after it was killed, it goes on.
 
     Args:
-        config: the run; data, preprocess, kd and workers count.
+        config: the run; data, pack, preprocess, kd and workers count.
         progress: called with (done, total).
 
     Returns:

@@ -48,7 +48,6 @@ def make_trainer(config: TrainConfig, callbacks: list[Callback], steps: int) -> 
             strategy=DDPStrategy(broadcast_buffers=False, gradient_as_bucket_view=True)
             if config.processes > 1
             else "auto",
-            sync_batchnorm=config.sync_batch_norm,
             accumulate_grad_batches=config.optim.accumulate,
             precision="bf16-mixed" if _in_bf16(config) else "32-true",
             callbacks=[*callbacks, last, *([ProgressBar()] if shown else [])],

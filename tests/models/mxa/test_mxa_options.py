@@ -17,6 +17,9 @@ from mxa.models.mxa import MxaOptions
         ({"region": "moments", "log_size": True}, "mxa_log_size"),
         ({"roi": False, "log_size": True}, "mxa_log_size"),
         ({"spatial_kernel": 4}, "mxa_spatial_kernel"),
+        ({"spatial_kernel": -1}, "mxa_spatial_kernel"),
+        ({"reduction": 0}, "mxa_reduction"),
+        ({"region_reduction": 0}, "mxa_region_reduction"),
         ({"region_pool": 0}, "mxa_region_pool"),
         ({"min_size": 0.95}, "mxa_min_size"),
         ({"smoothing": 0.5}, "mxa_smoothing"),
@@ -27,6 +30,9 @@ from mxa.models.mxa import MxaOptions
         ({"roi": False, "regions": 2}, "mxa_regions"),
         ({"roi": False, "gates": False}, "mxa_gates"),
         ({"roi": False, "put_back": True}, "mxa_put_back"),
+        ({"roi": False, "region": "moments"}, "mxa_region"),
+        ({"roi": False, "region_pool": 2, "min_size": 0.3}, "mxa_region_pool, mxa_min_size"),
+        ({"gates": False, "reduction": 8}, "mxa_reduction"),
     ],
 )
 def test_impossible_options_are_refused(options: dict[str, object], named: str) -> None:

@@ -8,6 +8,7 @@ import torch
 
 from models.mxa.random_weights import randomise
 from mxa.models.mxa import MomentRegion, RegionPredictor
+from mxa.models.mxa import region as predictors
 
 
 @pytest.mark.parametrize("log_size", [False, True])
@@ -103,6 +104,14 @@ def test_moments_against_loops(sharpness: float) -> None:
     for b in range(4):
         assert boxes[b].tolist() == pytest.approx(moment_box(scores[b], 0.2), abs=1e-12)
     assert (boxes[:, 2:] > boxes[:, :2]).all()
+
+
+def test_moments_are_as_fine_under_autocast() -> None:
+    weight = torch.rand(4, 14, 14, generator=torch.Generator().manual_seed(0))
+    weight /= weight.sum((1, 2), keepdim=True)
+    exact = predictors.moment_box(weight, 0.1)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        torch.testing.assert_close(predictors.moment_box(weight, 0.1), exact, rtol=0, atol=0)
 
 
 def test_a_moment_box_starts_as_the_whole_map_and_can_shrink_to_a_spot() -> None:

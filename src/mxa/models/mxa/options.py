@@ -1,6 +1,7 @@
 """What an MXA block is made of."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mxa.models.mxa.gates import INITIAL_SPATIAL_BIAS
@@ -8,6 +9,11 @@ from mxa.models.mxa.region import SIDE_BY_SIDE
 
 REGIONS = ("mean", "moments")
 SOURCES = ("map", "stem", "image")
+OF_THE_GATES = ("reduction", "spatial_kernel", "spatial_bias", "layer_scale")
+OF_THE_REGION = (
+    *("region_reduction", "region_pool", "region", "regions", "min_size", "log_size"),
+    *("smoothing", "jitter", "source", "put_back"),
+)
 
 
 @dataclass(frozen=True)
@@ -62,16 +68,16 @@ class MxaOptions:
     def __post_init__(self) -> None:
         _require(self.region in REGIONS, "mxa_region", self.region, f"one of {', '.join(REGIONS)}")
         _require(self.source in SOURCES, "mxa_source", self.source, f"one of {', '.join(SOURCES)}")
-        _require(self.spatial_kernel % 2 == 1, "mxa_spatial_kernel", self.spatial_kernel, "odd")
-        _require(self.region_pool >= 1, "mxa_region_pool", self.region_pool, "at least 1")
-        _require(self.regions >= 1, "mxa_regions", self.regions, "at least 1")
+        kernel = self.spatial_kernel
+        _require(kernel >= 1 and kernel % 2 == 1, "mxa_spatial_kernel", kernel, "odd and at least 1")
+        for name in ("reduction", "region_reduction", "region_pool", "regions", "smoothing"):
+            _require(getattr(self, name) >= 1, f"mxa_{name}", getattr(self, name), "at least 1")
         _require(
             0 < self.min_size < (0.9 if self.regions == 1 else SIDE_BY_SIDE),
             "mxa_min_size",
             self.min_size,
             "between 0 and 0.9, or 0.6 with mxa_regions",
         )
-        _require(self.smoothing >= 1, "mxa_smoothing", self.smoothing, "at least 1")
         _require(0 <= self.jitter < 1, "mxa_jitter", self.jitter, "from 0 to below 1")
         _require(
             self.layer_scale is None or (math.isfinite(self.layer_scale) and self.layer_scale != 0),
@@ -79,15 +85,16 @@ class MxaOptions:
             self.layer_scale,
             "a number other than 0",
         )
-        _require(self.region == "mean" or not self.log_size, "mxa_log_size", self.log_size, "off with mxa_region")
-        started = self.spatial_bias != INITIAL_SPATIAL_BIAS or self.layer_scale is not None
-        others = "mxa_spatial_bias and mxa_layer_scale"
-        _require(self.gates or not started, "mxa_gates", self.gates, f"on, or leave {others} out")
+        log_size = self.log_size and self.region != "mean"
+        _require(not log_size, "mxa_log_size", self.log_size, f"off with mxa_region: {self.region}")
         _require(self.roi or self.gates, "mxa_roi and mxa_gates", False, "not both off: nothing would be left")
-        alone = not self.put_back and self.source == "map" and self.smoothing == 1
-        alone = alone and self.jitter == 0 and self.regions == 1 and not self.log_size
-        others = "mxa_put_back, mxa_source, mxa_smoothing, mxa_jitter, mxa_log_size and mxa_regions"
-        _require(self.roi or alone, "mxa_roi", self.roi, f"on, or leave {others} out")
+        self._require_default("mxa_gates", self.gates, OF_THE_GATES)
+        self._require_default("mxa_roi", self.roi, OF_THE_REGION)
+
+    def _require_default(self, part: str, on: bool, names: Sequence[str]) -> None:
+        """An option of a part that is left out would do nothing."""
+        given = [f"mxa_{name}" for name in names if getattr(self, name) != getattr(type(self), name)]
+        _require(on or not given, part, on, f"on, or leave {', '.join(given)} out")
 
 
 def _require(ok: bool, name: str, value: object, need: str) -> None:

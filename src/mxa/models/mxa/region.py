@@ -156,7 +156,7 @@ def _moments(weight: Tensor, min_size: float) -> tuple[Tensor, Tensor]:
     """Centre and size (B,) of the distribution (B, n) over one axis's pixels, in [0, 1] of the axis."""
     n = weight.shape[1]
     pixels = (torch.arange(n, dtype=weight.dtype, device=weight.device) + 0.5) / n
-    centre = weight @ pixels
+    centre = (weight * pixels).sum(1)  # autocast would round a matrix product
     variance = (weight * (pixels - centre.unsqueeze(1)).square()).sum(1)
     return centre, (12 * variance + min_size**2).sqrt()
 
