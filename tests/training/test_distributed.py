@@ -71,7 +71,7 @@ def on_two(job: Callable[[int], Any]) -> list[Any]:
         worker.start()
     results = dict(box.get(timeout=120) for _ in workers)
     for worker in workers:
-        worker.join(30)
+        worker.join(120)
         assert worker.exitcode == 0
     return [results[0], results[1]]
 
