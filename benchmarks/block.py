@@ -2,12 +2,14 @@
 
     python benchmarks/block.py [--sizes m0 m2 m5] [--batch 32] [--image 224] [--rounds 7]
 
-The sides are plain, MXA, and MXA with a pooled region predictor. A training step is forward and backward here; step.py
-measures a whole one, and inference.py what a saved model does. Freed memory is kept, as in `mxa train`.
+The sides are plain, MXA, MXA with a pooled region predictor, and MXA that crops the picture (docs/block.md). A training
+step is forward and backward here; step.py measures a whole one, and inference.py what a saved model does. Freed memory
+is kept, as in `mxa train`.
 """
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import timm
 import torch
@@ -20,7 +22,17 @@ from torch import Tensor, nn
 import mxa.models.efficientvit  # noqa: F401
 from mxa.memory import keep_freed_memory
 
-POOLED = ", region_pool 2"
+OPTIONS: dict[str, dict[str, Any]] = {
+    "": {},
+    ", region_pool 2": {"mxa_region_pool": 2},
+    ", source image": {
+        "mxa_stages": [0],
+        "mxa_source": "image",
+        "mxa_region": "moments",
+        "mxa_put_back": True,
+        "mxa_spatial_bias": 0.0,
+    },
+}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -34,11 +46,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     images = torch.randn(options.batch, 1, options.image, options.image, device=DEVICE)
     models: dict[str, nn.Module] = {}
     for size in options.sizes:
-        plain, attending = f"efficientvit_{size}", f"mxa_efficientvit_{size}"
+        plain = f"efficientvit_{size}"
         models[plain] = make(plain, images)
-        models[attending] = make(attending, images)
-        models[attending + POOLED] = make(attending, images, mxa_region_pool=2)
-    plain_of = {side: side.removeprefix("mxa_").removesuffix(POOLED) for side in models}
+        models |= {f"mxa_{plain}{what}": make(f"mxa_{plain}", images, **of) for what, of in OPTIONS.items()}
+    plain_of = {side: side.removeprefix("mxa_").partition(",")[0] for side in models}
     tables = []
     for title, job in (("forward and backward", train_step), ("inference", inference)):
         jobs = {side: partial(job, model, images) for side, model in models.items()}
@@ -48,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     publish("block", parser, options, *tables, parameters=parameters)
 
 
-def make(name: str, images: Tensor, **options: int) -> nn.Module:
+def make(name: str, images: Tensor, **options: Any) -> nn.Module:
     """A model in channels-last order on the images' device."""
     model: nn.Module = timm.create_model(name, in_chans=1, num_classes=14, img_size=images.shape[-1], **options)
     return model.to(images.device).to(memory_format=torch.channels_last)

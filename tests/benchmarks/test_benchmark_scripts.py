@@ -119,7 +119,8 @@ def test_runtimes(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_block(run: Any) -> None:
     found = run("block", *NETWORKS, "--batch", "2", "--seconds", "0")
     for sides in found["tables"].values():
-        assert list(sides) == [PLAIN, MXA, f"{MXA}, region_pool 2"] == list(found["parameters"])
+        attending = [MXA, f"{MXA}, region_pool 2", f"{MXA}, source image"]
+        assert list(sides) == [PLAIN, *attending] == list(found["parameters"])
         assert all(one["time_over"]["plain"]["side"] == PLAIN for one in sides.values())
 
 
