@@ -167,7 +167,9 @@ def random_pack(table: Radiographs, folder: Path, preprocess: Preprocess) -> Non
         "format_version": FORMAT_VERSION,
         "data": {"dataset": table.dataset, "fingerprint": table.fingerprint()},
         "pixels": preprocess.pixel_fields(),
+        "reduced": False,
         "images": len(table),
+        "rejects": 0,
         "blocks": [],
     }
     (folder / MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")

@@ -165,14 +165,14 @@ def test_the_picture_is_cropped_enlarged_and_embedded() -> None:
         {"smoothing": 2.0},
         {"jitter": 0.1},
         {"put_back": True},
-        {"gates": False},
+        {"gates": False, "reduction": 16},
         {"regions": 2},
         {"log_size": True},
         {"layer_scale": 0.1},
     ],
 )
 def test_the_loss_reaches_every_weight_with_any_option(options: dict[str, object]) -> None:
-    block = randomise(Mxa(16, MxaOptions(reduction=2, **options)).double()).train()  # type: ignore[arg-type]
+    block = randomise(Mxa(16, MxaOptions(**{"reduction": 2, **options})).double()).train()  # type: ignore[arg-type]
     out, _ = block(torch.randn(4, 16, 7, 7, dtype=torch.float64))
     (out * torch.randn_like(out)).sum().backward()
     for name, parameter in block.named_parameters():
