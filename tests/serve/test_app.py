@@ -6,6 +6,7 @@ import io
 import logging
 import sys
 import threading
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -332,22 +333,29 @@ class Held:
         return self.runtime(pixels)
 
 
+def beside_a_prediction(
+    here: Site, held: Held, ask: Callable[[httpx.AsyncClient], Awaitable[httpx.Response]]
+) -> tuple[httpx.Response, httpx.Response]:
+    """The answers to a prediction and to what is asked while it is under way."""
+    held.free.clear()
+    held.called.clear()
+
+    async def run() -> tuple[httpx.Response, httpx.Response]:
+        async with here.client() as client:
+            first = asyncio.create_task(client.post("/predict", files={"file": PNG}))
+            await asyncio.to_thread(held.called.wait, 60)
+            second = await ask(client)
+            held.free.set()
+            return await first, second
+
+    return asyncio.run(run())
+
+
 class TestLimits:
     def test_whoever_comes_on_top_is_asked_to_come_again(self, predictor: Predictor) -> None:
         held = Held(predictor.runtime)
         with site(replace(predictor, runtime=held), ServeOptions(queue=1)) as here:
-            held.free.clear()
-            held.called.clear()
-
-            async def run() -> tuple[httpx.Response, httpx.Response]:
-                async with here.client() as client:
-                    first = asyncio.create_task(client.post("/predict", files={"file": PNG}))
-                    await asyncio.to_thread(held.called.wait, 60)
-                    second = await client.post("/predict", files={"file": PNG})
-                    held.free.set()
-                    return await first, second
-
-            first, second = asyncio.run(run())
+            first, second = beside_a_prediction(here, held, lambda client: client.post("/predict", files={"file": PNG}))
             assert first.status_code == 200
             assert second.status_code == 503
             assert second.headers["retry-after"] == "1"
@@ -359,18 +367,7 @@ class TestLimits:
         monkeypatch.setattr("mxa.serve.app._OTHER_REQUESTS", 0)
         held = Held(predictor.runtime)
         with site(replace(predictor, runtime=held), ServeOptions(queue=1)) as here:
-            held.free.clear()
-            held.called.clear()
-
-            async def run() -> tuple[httpx.Response, httpx.Response]:
-                async with here.client() as client:
-                    first = asyncio.create_task(client.post("/predict", files={"file": PNG}))
-                    await asyncio.to_thread(held.called.wait, 60)
-                    second = await client.get("/health")
-                    held.free.set()
-                    return await first, second
-
-            first, second = asyncio.run(run())
+            first, second = beside_a_prediction(here, held, lambda client: client.get("/health"))
             assert (first.status_code, second.status_code) == (200, 503)
             assert second.json() == {"detail": "1 requests are under way; try again in a moment"}
             assert second.headers["retry-after"] == "1"
